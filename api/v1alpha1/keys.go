@@ -1,0 +1,92 @@
+package v1alpha1
+
+// Labels that Sublet writes on host objects. Users of a tenant can neither set
+// nor change them: the syncer drops whatever a virtual object carries under
+// the prefix sublet.dev/.
+const (
+	// Prefix is the reserved prefix of all keys below.
+	Prefix = "sublet.dev/"
+
+	// LabelTenant names the tenant that a host object belongs to. It stands on
+	// every host object that the manager or a syncer wrote.
+	LabelTenant = Prefix + "tenant"
+	// LabelComponent tells what a host object is for, one of the Component
+	// constants.
+	LabelComponent = Prefix + "component"
+	// LabelVirtualNamespace stands on every synced host object of a namespaced
+	// kind; its value is the virtual namespace, so that host selectors can be
+	// confined to one virtual namespace.
+	LabelVirtualNamespace = Prefix + "virtual-namespace"
+	// LabelTenantType stands on the tenant's host namespace.
+	LabelTenantType = Prefix + "tenant-type"
+)
+
+// Values of LabelComponent.
+const (
+	// ComponentControlPlane marks what makes up a tenant's control plane.
+	ComponentControlPlane = "control-plane"
+	// ComponentSynced marks a host object that stands for a virtual one.
+	ComponentSynced = "synced"
+	// ComponentFence marks what the manager keeps around a tenant: quota,
+	// limits, network policies, role bindings.
+	ComponentFence = "fence"
+)
+
+// Annotations that Sublet writes on host objects.
+const (
+	// AnnotationVirtualName, AnnotationVirtualNamespace and
+	// AnnotationVirtualUID name the virtual object a synced one stands for.
+	AnnotationVirtualName      = Prefix + "virtual-name"
+	AnnotationVirtualNamespace = Prefix + "virtual-namespace"
+	AnnotationVirtualUID       = Prefix + "virtual-uid"
+)
+
+// FinalizerTenant keeps a Tenant until everything on the host is gone.
+const FinalizerTenant = Prefix + "cleanup"
+
+// Names that are the same in every tenant's host namespace.
+const (
+	// ControlPlaneName names the StatefulSet, ServiceAccount, Role and the API
+	// Service of a tenant's control plane; its one pod is ControlPlanePod.
+	ControlPlaneName = "sublet"
+	ControlPlanePod  = ControlPlaneName + "-0"
+	// DNSServiceName names the Service that leads to the tenant's DNS.
+	DNSServiceName = "sublet-dns"
+	// PKISecretName names the Secret with the tenant's certificate authorities
+	// and signing keys; see package pki for its keys.
+	PKISecretName = "sublet-pki"
+	// KubeconfigSecretPrefix and a Role make the name of the Secret that holds
+	// the kubeconfig for that role, under KubeconfigSecretKey.
+	KubeconfigSecretPrefix = "sublet-kubeconfig-"
+	KubeconfigSecretKey    = "kubeconfig"
+	// WorkloadServiceAccountName names the ServiceAccount, without any right,
+	// under which the tenant's pods run on the host.
+	WorkloadServiceAccountName = "sublet-workload"
+	// ControlPlanePriorityClass is the cluster-scoped PriorityClass of control
+	// planes.
+	ControlPlanePriorityClass = "sublet-control-plane"
+	// SyncerClusterRole is the ClusterRole that each tenant's ServiceAccount is
+	// bound to in its own namespace; SyncerReadClusterRole the one with read
+	// rights on the listed cluster-scoped kinds.
+	SyncerClusterRole     = "sublet-syncer"
+	SyncerReadClusterRole = "sublet-syncer-read"
+	// SystemNamespace is the default namespace of the manager.
+	SystemNamespace = "sublet-system"
+	// RootTenant is the implicit parent of every tenant that names none.
+	RootTenant = "root"
+)
+
+// Ports of a tenant's control-plane pod.
+const (
+	APIServerPort = 8443
+	DNSPort       = 1053
+	HealthPort    = 8081
+)
+
+// Groups inside a virtual cluster that the roles of members map to: the client
+// certificates of the kubeconfigs carry them.
+const (
+	GroupAdmin = "sublet:admin"
+	GroupEdit  = "sublet:edit"
+	GroupView  = "sublet:view"
+)

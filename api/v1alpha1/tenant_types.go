@@ -1,0 +1,352 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Tenant is a node in the tree of tenants.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=tn,categories=sublet
+// +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.type`
+// +kubebuilder:printcolumn:name="Parent",type=string,JSONPath=`.spec.parent`
+// +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.status.namespace`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.virtualCluster.version`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 40",message="a tenant's name has at most 40 characters"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="a tenant's name is a DNS label that starts with a letter: a-z, 0-9 and -"
+type Tenant struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   TenantSpec   `json:"spec"`
+	Status TenantStatus `json:"status,omitempty"`
+}
+
+// TenantList is a list of Tenants.
+//
+// +kubebuilder:object:root=true
+type TenantList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Tenant `json:"items"`
+}
+
+// TenantType says what a tenant owns on the host.
+//
+// +kubebuilder:validation:Enum=Folder;Namespace;VirtualCluster
+type TenantType string
+
+const (
+	// Folder groups tenants and owns nothing on the host.
+	Folder TenantType = "Folder"
+	// Namespace owns one host namespace that people use directly.
+	Namespace TenantType = "Namespace"
+	// VirtualCluster owns one host namespace in which a control plane and the
+	// objects synced from it run.
+	VirtualCluster TenantType = "VirtualCluster"
+)
+
+// TenantSpec is what the owner of a tenant wants.
+//
+// +kubebuilder:validation:XValidation:rule="self.type == oldSelf.type",message="type is immutable: create another tenant instead"
+// +kubebuilder:validation:XValidation:rule="!has(self.virtualCluster) || self.type == 'VirtualCluster'",message="virtualCluster is for type VirtualCluster"
+// +kubebuilder:validation:XValidation:rule="!has(self.namespace) || self.type != 'Folder'",message="a Folder has no namespace"
+// +kubebuilder:validation:XValidation:rule="has(self.namespace) == has(oldSelf.namespace) && (!has(self.namespace) || self.namespace == oldSelf.namespace)",message="namespace is immutable: create another tenant instead"
+type TenantSpec struct {
+	// Type says what the tenant owns on the host: VirtualCluster (an API server
+	// of its own), Namespace (a plain namespace) or Folder (nothing; it groups).
+	// +kubebuilder:default=VirtualCluster
+	Type TenantType `json:"type"`
+
+	// Parent names the tenant above this one. Without it the parent is the
+	// Folder "root".
+	// +optional
+	// +kubebuilder:validation:MaxLength=40
+	Parent string `json:"parent,omitempty"`
+
+	// Namespace is the tenant's host namespace. Without it the namespace has
+	// the tenant's name. A namespace that exists is never adopted.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Namespace string `json:"namespace,omitempty"`
+
+	// Members are the people, groups and service accounts that may use the
+	// tenant and what is below it.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	Members []Member `json:"members,omitempty"`
+
+	// Limits bound what the tenant and all that is below it may use. They are
+	// set by whoever manages the parent.
+	// +optional
+	Limits *Limits `json:"limits,omitempty"`
+
+	// Templates are applied to the tenant; those of a Folder to all below it.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Templates []TemplateRef `json:"templates,omitempty"`
+
+	// VirtualCluster configures the control plane of a VirtualCluster tenant.
+	// +optional
+	VirtualCluster *VirtualClusterSpec `json:"virtualCluster,omitempty"`
+}
+
+// Role is what a member may do in a tenant.
+//
+// +kubebuilder:validation:Enum=admin;edit;view
+type Role string
+
+const (
+	// RoleAdmin manages everything in the tenant: in a Namespace tenant
+	// Kubernetes' ClusterRole admin, in a virtual cluster cluster-admin.
+	RoleAdmin Role = "admin"
+	// RoleEdit is Kubernetes' ClusterRole edit.
+	RoleEdit Role = "edit"
+	// RoleView is Kubernetes' ClusterRole view.
+	RoleView Role = "view"
+)
+
+// Member gives one subject a role.
+//
+// +kubebuilder:validation:XValidation:rule="(self.kind == 'ServiceAccount') == has(self.namespace)",message="namespace is for kind ServiceAccount, and required there"
+type Member struct {
+	// Kind of the subject: User, Group or ServiceAccount.
+	// +kubebuilder:validation:Enum=User;Group;ServiceAccount
+	Kind string `json:"kind"`
+	// Name of the subject, as the host's authentication knows it.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// Namespace of a ServiceAccount on the host.
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+	// Role is what the subject may do.
+	Role Role `json:"role"`
+	// Scope says where the role counts: in the tenant and below (Subtree, the
+	// default), or only below it (Descendants).
+	// +optional
+	// +kubebuilder:validation:Enum=Subtree;Descendants
+	Scope string `json:"scope,omitempty"`
+}
+
+// PodSecurityLevel is a level of the Pod Security Standards.
+//
+// +kubebuilder:validation:Enum=privileged;baseline;restricted
+type PodSecurityLevel string
+
+const (
+	PodSecurityPrivileged PodSecurityLevel = "privileged"
+	PodSecurityBaseline   PodSecurityLevel = "baseline"
+	PodSecurityRestricted PodSecurityLevel = "restricted"
+)
+
+// Limits bound a tenant. Limits further up the tree only tighten them.
+type Limits struct {
+	// Quota bounds the sum over the tenant and all below it, with the resource
+	// names of a ResourceQuota (requests.cpu, limits.memory, pods, services,
+	// count/deployments.apps and so on). The control plane does not count.
+	// +optional
+	Quota corev1.ResourceList `json:"quota,omitempty"`
+
+	// PodDefaults become the LimitRange's defaults for containers that say
+	// nothing. With a quota on cpu or memory there is always a default, because
+	// the quota refuses pods without one.
+	// +optional
+	PodDefaults *ContainerDefaults `json:"podDefaults,omitempty"`
+
+	// PodSecurity is the level of the Pod Security Standards that the host
+	// enforces. The default is baseline.
+	// +optional
+	PodSecurity PodSecurityLevel `json:"podSecurity,omitempty"`
+
+	// Services are the types of Service that may be used. The default is
+	// ClusterIP.
+	// +optional
+	// +listType=set
+	Services []corev1.ServiceType `json:"services,omitempty"`
+
+	// StorageClasses are the storage classes that may be used. Empty means all.
+	// +optional
+	// +listType=set
+	StorageClasses []string `json:"storageClasses,omitempty"`
+
+	// RuntimeClass is given to every pod of the tenant.
+	// +optional
+	RuntimeClass string `json:"runtimeClass,omitempty"`
+
+	// NodeSelector confines every pod of the tenant to nodes with these labels.
+	// +optional
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// Network opens the network fence. Without it pods reach each other, DNS,
+	// their API server, and public addresses.
+	// +optional
+	Network *NetworkLimits `json:"network,omitempty"`
+}
+
+// ContainerDefaults are requests and limits for containers without any.
+type ContainerDefaults struct {
+	// +optional
+	Requests corev1.ResourceList `json:"requests,omitempty"`
+	// +optional
+	Limits corev1.ResourceList `json:"limits,omitempty"`
+}
+
+// NetworkLimits open or close the network fence.
+type NetworkLimits struct {
+	// Internet says whether pods reach public addresses. The default is Allow.
+	// +optional
+	// +kubebuilder:validation:Enum=Allow;Deny
+	Internet string `json:"internet,omitempty"`
+	// AllowedCIDRs are further ranges that pods may reach.
+	// +optional
+	// +listType=set
+	AllowedCIDRs []string `json:"allowedCIDRs,omitempty"`
+}
+
+// TemplateRef applies a Template to a tenant.
+type TemplateRef struct {
+	// Name of the Template.
+	// +kubebuilder:validation:MinLength=1
+	Name string `json:"name"`
+	// Parameters for the template, by name.
+	// +optional
+	Parameters map[string]string `json:"parameters,omitempty"`
+	// Sync keeps what the template made in force; else it is applied once.
+	// +optional
+	Sync bool `json:"sync,omitempty"`
+}
+
+// VirtualClusterSpec configures a tenant's control plane.
+type VirtualClusterSpec struct {
+	// Version is the Kubernetes version whose API the tenant sees, as
+	// "MAJOR.MINOR"; the default is the newest that this release knows. An older
+	// one is emulated by the same binary.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^1\.[0-9]{2}$`
+	Version string `json:"version,omitempty"`
+
+	// FeatureGates of the tenant's control plane, by name.
+	// +optional
+	FeatureGates map[string]bool `json:"featureGates,omitempty"`
+
+	// RuntimeConfig switches API groups and versions on or off, as the API
+	// server's --runtime-config does: {"resource.k8s.io/v1alpha3": "true"}.
+	// +optional
+	RuntimeConfig map[string]string `json:"runtimeConfig,omitempty"`
+
+	// Storage of the control plane.
+	// +optional
+	Storage *StorageSpec `json:"storage,omitempty"`
+
+	// Resources of the control plane's container. The default requests 50m cpu
+	// and 160Mi memory, and limits nothing.
+	// +optional
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// Image of the control plane; the default is the manager's own.
+	// +optional
+	Image string `json:"image,omitempty"`
+}
+
+// StorageType says where a control plane keeps its data.
+//
+// +kubebuilder:validation:Enum=PersistentVolumeClaim;EmptyDir
+type StorageType string
+
+const (
+	// StoragePVC keeps the data in a PersistentVolumeClaim.
+	StoragePVC StorageType = "PersistentVolumeClaim"
+	// StorageEmptyDir keeps the data with the pod: a pod that is deleted or
+	// evicted loses it. For tenants that may be thrown away.
+	StorageEmptyDir StorageType = "EmptyDir"
+)
+
+// StorageSpec says where a control plane keeps its data.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.class) && has(self.type) && self.type == 'EmptyDir')",message="class is for type PersistentVolumeClaim"
+type StorageSpec struct {
+	// Type is PersistentVolumeClaim (the default) or EmptyDir.
+	// +optional
+	Type StorageType `json:"type,omitempty"`
+	// Class is the host's StorageClass; the default is the host's default.
+	// +optional
+	Class *string `json:"class,omitempty"`
+	// Size of the volume; the default is 2Gi.
+	// +optional
+	Size *resource.Quantity `json:"size,omitempty"`
+}
+
+// Phase is where a tenant stands, in one word. The conditions say why.
+type Phase string
+
+const (
+	// PhasePending means that something the tenant needs is missing; see the
+	// conditions.
+	PhasePending Phase = "Pending"
+	// PhaseProvisioning means that the tenant is being made.
+	PhaseProvisioning Phase = "Provisioning"
+	// PhaseReady means that the tenant can be used.
+	PhaseReady Phase = "Ready"
+	// PhaseDegraded means that the tenant was ready and now is not.
+	PhaseDegraded Phase = "Degraded"
+	// PhaseDeleting means that the tenant is being deleted.
+	PhaseDeleting Phase = "Deleting"
+)
+
+// Types of conditions of a Tenant.
+const (
+	// ConditionReady sums the others up: the tenant can be used now.
+	ConditionReady = "Ready"
+	// ConditionNamespaceReady is about the host namespace.
+	ConditionNamespaceReady = "NamespaceReady"
+	// ConditionFenceReady is about quota, limits, network and role bindings.
+	ConditionFenceReady = "FenceReady"
+	// ConditionControlPlaneReady is about the control plane of a
+	// VirtualCluster: its API answers.
+	ConditionControlPlaneReady = "ControlPlaneReady"
+	// ConditionDeletionBlocked says what a deletion waits for.
+	ConditionDeletionBlocked = "DeletionBlocked"
+)
+
+// TenantStatus is what is true of a tenant.
+type TenantStatus struct {
+	// ObservedGeneration is the generation of the spec that the status is about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Phase is where the tenant stands, in one word.
+	// +optional
+	Phase Phase `json:"phase,omitempty"`
+	// Namespace is the tenant's host namespace, once it is the tenant's.
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+	// VirtualCluster is about the control plane.
+	// +optional
+	VirtualCluster *VirtualClusterStatus `json:"virtualCluster,omitempty"`
+	// Conditions say where to look next.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// VirtualClusterStatus is what is true of a control plane.
+type VirtualClusterStatus struct {
+	// Version of Kubernetes that the tenant sees.
+	// +optional
+	Version string `json:"version,omitempty"`
+	// Endpoint is the host Service that leads to the API, as host:port.
+	// +optional
+	Endpoint string `json:"endpoint,omitempty"`
+}
