@@ -1,0 +1,132 @@
+# Sublet. `make` lists the targets; `make demo` and `make test` do everything
+# on a fresh Debian machine with Go and root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= 0.1.0
+IMAGE ?= ghcr.io/sublet-dev/subletd:$(VERSION)
+KUBERNETES_VERSION := $(shell sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$$/\1/p' go.mod)
+KUBERNETES_MINOR := $(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
+
+# Static binaries, and one set of flags everywhere: another set would compile
+# the whole of Kubernetes a second time.
+export CGO_ENABLED := 0
+export GOFLAGS ?=
+export GOTOOLCHAIN ?= auto
+
+VERSION_PACKAGE := k8s.io/component-base/version
+LDFLAGS := -s -w \
+	-X github.com/sublet-dev/sublet/pkg/version.version=$(VERSION) \
+	-X $(VERSION_PACKAGE).gitVersion=$(KUBERNETES_VERSION) \
+	-X $(VERSION_PACKAGE).gitMajor=1 \
+	-X $(VERSION_PACKAGE).gitMinor=$(KUBERNETES_MINOR) \
+	-X $(VERSION_PACKAGE).gitTreeState=clean
+GO_BUILD := go build -ldflags '$(LDFLAGS)'
+
+HOST := .cache/bin/host
+KUBECONFIG_HOST := $(CURDIR)/.host/kubeconfig
+
+##@ Start here
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} \
+		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-zA-Z0-9_-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build tools up ## the main job, on a local host that it sets up by itself
+	@HOST=$(HOST) VERSION=$(VERSION) hack/demo/demo.sh
+
+.PHONY: test
+test: test-short test-integration e2e ## all tests
+
+##@ Build
+
+.PHONY: build
+build: bin/sublet bin/subletd ## bin/sublet and bin/subletd
+
+.PHONY: bin/sublet
+bin/sublet:
+	@$(GO_BUILD) -o $@ ./cmd/sublet
+
+.PHONY: bin/subletd
+bin/subletd:
+	@$(GO_BUILD) -o $@ ./cmd/subletd
+
+.PHONY: image
+image: bin/subletd ## the image of subletd, with buildah and without any registry
+	@command -v buildah >/dev/null || { echo "make image needs buildah: apt-get install buildah"; exit 1; }
+	@buildah bud --isolation chroot --network none --tag $(IMAGE) .
+
+.PHONY: tools
+tools: .cache/bin/kubectl .cache/bin/helm ## kubectl and helm, of the versions in go.mod, in .cache/bin
+
+.cache/bin/kubectl: go.mod
+	@echo "building kubectl $(KUBERNETES_VERSION)"
+	@$(GO_BUILD) -o $@ k8s.io/kubernetes/cmd/kubectl
+
+.cache/bin/helm: go.mod
+	@echo "building helm"
+	@$(GO_BUILD) -o $@ helm.sh/helm/v3/cmd/helm
+
+.PHONY: clean
+clean: down ## the local host, everything built and every cache of this checkout
+	@rm -rf bin .cache bench/out
+
+##@ The local host
+
+.PHONY: $(HOST)
+$(HOST):
+	@$(GO_BUILD) -o $@ ./hack/host
+
+.PHONY: up
+up: $(HOST) bin/subletd ## a real single-node Kubernetes on this machine (Linux, root)
+	@$(HOST) up
+
+.PHONY: down
+down: $(HOST) ## take the local host down, without a trace
+	@$(HOST) down
+
+.PHONY: kubeconfig
+kubeconfig: ## print the path of the local host's kubeconfig (make -s kubeconfig)
+	@echo $(KUBECONFIG_HOST)
+
+.PHONY: install
+install: bin/sublet ## install the chart into the current cluster (KUBECONFIG, else the local host)
+	@if [ -z "$${KUBECONFIG:-}" ] && [ -f $(KUBECONFIG_HOST) ]; then export KUBECONFIG=$(KUBECONFIG_HOST); fi; \
+		bin/sublet install
+
+##@ Tests
+
+.PHONY: test-short
+test-short: ## unit tests, goldens, fuzz seeds, import rules: quick, no root, no network
+	@go test -short ./...
+
+.PHONY: test-integration
+test-integration: ## our own control plane, in process, as host and as tenant
+	@go test -count=1 -p 1 -timeout 20m ./pkg/controlplane/... ./e2e/integration/...
+
+.PHONY: e2e
+e2e: build tools $(HOST) ## the built binaries on a real node (Linux, root)
+	@go test -count=1 -timeout 30m ./e2e
+
+.PHONY: bench
+bench: build tools up ## measure the budgets; JSON under bench/out
+	@go run ./bench
+
+##@ Code
+
+.PHONY: generate
+generate: ## rewrite everything generated
+	@set -e; for script in hack/update-*.sh; do echo "$$script"; "$$script"; done
+
+.PHONY: verify
+verify: ## fail when something generated is stale, or the code is not formatted
+	@set -e; for script in hack/verify-*.sh; do echo "$$script"; "$$script"; done
+
+.PHONY: lint
+lint: ## golangci-lint
+	@go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
