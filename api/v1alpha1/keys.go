@@ -39,7 +39,19 @@ const (
 	AnnotationVirtualName      = Prefix + "virtual-name"
 	AnnotationVirtualNamespace = Prefix + "virtual-namespace"
 	AnnotationVirtualUID       = Prefix + "virtual-uid"
+	// AnnotationSyncedLabels and AnnotationSyncedAnnotations list the keys that
+	// came from the virtual object, so that the host's own are left alone.
+	AnnotationSyncedLabels      = Prefix + "synced-labels"
+	AnnotationSyncedAnnotations = Prefix + "synced-annotations"
 )
+
+// NamespaceLabelPrefix and a hash make the key under which a host pod carries
+// a label of its virtual namespace.
+const NamespaceLabelPrefix = Prefix + "namespace-"
+
+// AnnotationFromHost marks an object in a virtual cluster that stands for one
+// on the host, such as a Node.
+const AnnotationFromHost = Prefix + "from-host"
 
 // FinalizerTenant keeps a Tenant until everything on the host is gone.
 const FinalizerTenant = Prefix + "cleanup"
@@ -70,6 +82,15 @@ const (
 	// rights on the listed cluster-scoped kinds.
 	SyncerClusterRole     = "sublet-syncer"
 	SyncerReadClusterRole = "sublet-syncer-read"
+	// ConnectClusterRolePrefix and a Role make the name of the ClusterRole that
+	// lets a member of that role reach the control plane in the namespace that
+	// it is bound in.
+	ConnectClusterRolePrefix = "sublet-connect-"
+	// CleanupClusterRole lets the manager empty the namespace it is bound in.
+	CleanupClusterRole = "sublet-cleanup"
+	// ManagerName names the manager's Deployment and ServiceAccount; it is the
+	// manager's field owner.
+	ManagerName = "sublet-manager"
 	// SystemNamespace is the default namespace of the manager.
 	SystemNamespace = "sublet-system"
 	// RootTenant is the implicit parent of every tenant that names none.

@@ -1,0 +1,40 @@
+package kinds
+
+import (
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/sublet-dev/sublet/syncer/translate"
+)
+
+// All is every kind that crosses. A kind that is not in it does not exist for
+// the syncer.
+func All() []translate.Any {
+	return []translate.Any{
+		ConfigMap().Erase(),
+	}
+}
+
+// Rules is what the syncer of a tenant must be allowed to do on the host:
+// namespaced rules for a Role in the tenant's namespace, cluster rules to read
+// the few cluster-scoped kinds. The chart's ClusterRoles are made of them.
+func Rules() (namespaced, cluster []rbacv1.PolicyRule) {
+	for _, kind := range All() {
+		namespaced = append(namespaced, kind.Rules...)
+		cluster = append(cluster, kind.ClusterRules...)
+	}
+	// The syncer looks up the owner of all it makes.
+	namespaced = append(namespaced, rule("apps", "get", "statefulsets"))
+	return namespaced, cluster
+}
+
+// everything is what the syncer does with a kind that begins in the tenant.
+const everything = "get,list,watch,create,update,patch,delete"
+
+// readOnly is what it does with a kind that begins on the host.
+const readOnly = "get,list,watch"
+
+func rule(group, verbs string, resources ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: strings.Split(verbs, ",")}
+}

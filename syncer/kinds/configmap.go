@@ -1,0 +1,42 @@
+package kinds
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"maps"
+
+	"github.com/sublet-dev/sublet/syncer/translate"
+)
+
+// ConfigMap crosses to the host as far as a synced object refers to it, the
+// tenant's kube-root-ca.crt among them.
+func ConfigMap() translate.Kind[*corev1.ConfigMap] {
+	return translate.Kind[*corev1.ConfigMap]{
+		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("ConfigMap"),
+		Resource:         "configmaps",
+		Namespaced:       true,
+		New:              func() *corev1.ConfigMap { return &corev1.ConfigMap{} },
+		NewList:          func() translate.ObjectList { return &corev1.ConfigMapList{} },
+		Rules:            []rbacv1.PolicyRule{rule("", everything, "configmaps")},
+		WhenReferenced:   true,
+		ToHost:           configMapToHost,
+		Merge:            configMapMerge,
+	}
+}
+
+func configMapToHost(in translate.Input[*corev1.ConfigMap]) (*corev1.ConfigMap, error) {
+	virtual := in.Virtual
+	return &corev1.ConfigMap{
+		ObjectMeta: in.Tenant.HostMeta(virtual),
+		Data:       maps.Clone(virtual.Data),
+		BinaryData: maps.Clone(virtual.BinaryData),
+		Immutable:  virtual.Immutable,
+	}, nil
+}
+
+func configMapMerge(host, desired *corev1.ConfigMap) *corev1.ConfigMap {
+	host.Data = desired.Data
+	host.BinaryData = desired.BinaryData
+	host.Immutable = desired.Immutable
+	return host
+}

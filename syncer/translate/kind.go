@@ -1,0 +1,276 @@
+package translate
+
+import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Object is any Kubernetes object.
+type Object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// ObjectList is any list of Kubernetes objects.
+type ObjectList interface {
+	metav1.ListInterface
+	runtime.Object
+}
+
+// Kind tells the engine all about one kind. It is a struct of pure functions:
+// none of them may call out, look at a clock, or change what it is given.
+//
+// A kind goes one of two ways. One that begins in the tenant has ToHost, and
+// Status to bring back what the host made of it. One that begins on the host
+// has ToVirtual only.
+//
+//	             ToHost, Merge, Subresources
+//	virtual  ────────────────────────────────►  host
+//	         ◄────────────────────────────────
+//	             Bind, Status   or   ToVirtual
+type Kind[T Object] struct {
+	// GroupVersionKind and Resource (plural) name the kind on both sides.
+	GroupVersionKind schema.GroupVersionKind
+	Resource         string
+	// Namespaced kinds live in namespaces in the tenant. On the host a kind
+	// that begins in the tenant always lives in the tenant's host namespace.
+	Namespaced bool
+	// New makes an empty object, NewList an empty list.
+	New     func() T
+	NewList func() ObjectList
+
+	// Rules is what the syncer must be allowed to do on the host in the
+	// tenant's namespace, ClusterRules what it must read cluster-wide. The
+	// chart's ClusterRoles are generated from them.
+	Rules        []rbacv1.PolicyRule
+	ClusterRules []rbacv1.PolicyRule
+
+	// WhenReferenced kinds cross only as far as some object that crosses names
+	// them in a Ref with Sync. Optional.
+	WhenReferenced bool
+	// Refs names what else must be read, watched or synced for an object to be
+	// translated. Either argument may be nil. Optional.
+	Refs func(virtual, host T) []Ref
+	// ReadsVirtual and ReadsHost hold an empty object of each kind that Refs
+	// names on that side and that is not itself a synced kind. Optional.
+	ReadsVirtual []Object
+	ReadsHost    []Object
+
+	// ToHost makes the host object of in.Virtual, from an empty one. Nil means
+	// that the object has no place on the host (now); an error is shown to the
+	// tenant as an Event. It is required for kinds that begin in the tenant.
+	ToHost func(in Input[T]) (T, error)
+	// Merge takes over into host, a copy of the object on the host, what may
+	// change after creation from desired, what ToHost returned; it returns the
+	// object to write. Labels, annotations and owner references are merged
+	// already. Without it nothing else changes after creation. Optional.
+	Merge func(host, desired T) T
+	// Subresources are updated on the host after the object itself. Optional.
+	Subresources []Subresource[T]
+
+	// Status returns in.Virtual, changed to what it should be, given in.Host:
+	// its status, and what of its spec and metadata the host decides. It must
+	// begin with a deep copy. Optional.
+	Status func(in Input[T]) (T, error)
+	// StatusSubresource tells that virtual status is written by its
+	// subresource.
+	StatusSubresource bool
+	// Bind returns the Binding that the virtual object should get, or nil.
+	// It is posted before Status is asked. Optional.
+	Bind func(in Input[T]) *corev1.Binding
+	// Tokens are the service account tokens that the object needs; see Token.
+	// Optional.
+	Tokens func(virtual T) []Token
+	// Graceful kinds are deleted in two steps: a virtual object that is being
+	// deleted stays until its host object is gone, which is deleted with the
+	// same grace period.
+	Graceful bool
+	// Lost tells whether a Graceful virtual object whose host object has
+	// vanished cannot be brought back: it is then deleted. If not, its host
+	// object is made again. Optional.
+	Lost func(virtual T) bool
+
+	// ToVirtual makes the virtual object of in.Host; in.Virtual is the present
+	// one or nil. Nil means that the tenant does not get to see it (now). It is
+	// required for kinds that begin on the host. Cluster-scoped ones keep their
+	// name.
+	ToVirtual func(in Input[T]) (T, error)
+	// Unwatched tells that the virtual side of a kind that begins on the host
+	// is not kept in memory: it is read when the host object changes, and what
+	// is gone on the host is left to expire.
+	Unwatched bool
+	// PruneHost drops, from an object on its way into the cache, what ToVirtual
+	// does not look at. Only for kinds that begin on the host. Optional.
+	PruneHost func(host T)
+}
+
+// Subresource is a subresource of a host object that follows the virtual one.
+type Subresource[T Object] struct {
+	Name string
+	// Merge is like Kind.Merge; the subresource is written when it changes
+	// anything.
+	Merge func(host, desired T) T
+	// From, if set, makes desired from the whole input instead of ToHost.
+	From func(in Input[T]) T
+}
+
+// Token is a service account token that the tenant's API issues, bound to the
+// virtual object, and that the engine keeps fresh in a host Secret named
+// TokenSecretName, owned by the host object.
+type Token struct {
+	// Key in the Secret.
+	Key string
+	// ServiceAccount in the object's virtual namespace.
+	ServiceAccount string
+	// Spec without the bound object, which the engine fills in.
+	Spec authenticationv1.TokenRequestSpec
+}
+
+// Input is all that a translation may look at. Nothing in it may be changed:
+// it comes straight from the caches.
+type Input[T Object] struct {
+	Tenant Tenant
+	// Virtual and Host are the two sides; nil where there is none.
+	Virtual T
+	Host    T
+	// Refs holds what Kind.Refs named with Read and what exists.
+	Refs Objects
+	// Names gives virtual names for host names, for texts to be rewritten.
+	Names Names
+}
+
+// Side is one of the two ends.
+type Side bool
+
+// The two ends, in this order.
+const (
+	Virtual Side = false
+	Host    Side = true
+)
+
+// String returns "virtual" or "host".
+func (s Side) String() string {
+	if s == Host {
+		return "host"
+	}
+	return "virtual"
+}
+
+// Ref names an object, on one side, that a translation depends on.
+type Ref struct {
+	Side Side
+	Kind schema.GroupKind
+	// Namespace on that side; on the host it is the tenant's, whatever is said.
+	Namespace string
+	// Name may be empty: all of the kind in the namespace. Such a reference
+	// may have Read and Watch, but not Sync.
+	Name string
+	// Read puts the object into Input.Refs.
+	Read bool
+	// Watch translates again when the object changes.
+	Watch bool
+	// Sync brings the object to the other side, for kinds that cross
+	// WhenReferenced.
+	Sync bool
+}
+
+// Any is a Kind of which nothing is known at compile time.
+type Any = Kind[Object]
+
+// Erase forgets the type of a Kind, so that kinds fit into one list.
+func (k Kind[T]) Erase() Any {
+	any := Any{
+		GroupVersionKind:  k.GroupVersionKind,
+		Resource:          k.Resource,
+		Namespaced:        k.Namespaced,
+		New:               func() Object { return k.New() },
+		NewList:           k.NewList,
+		Rules:             k.Rules,
+		ClusterRules:      k.ClusterRules,
+		WhenReferenced:    k.WhenReferenced,
+		ReadsVirtual:      k.ReadsVirtual,
+		ReadsHost:         k.ReadsHost,
+		ToHost:            eraseInput(k.ToHost),
+		Merge:             eraseMerge(k.Merge),
+		Status:            eraseInput(k.Status),
+		StatusSubresource: k.StatusSubresource,
+		Graceful:          k.Graceful,
+		ToVirtual:         eraseInput(k.ToVirtual),
+		Unwatched:         k.Unwatched,
+	}
+	if k.Refs != nil {
+		any.Refs = func(virtual, host Object) []Ref { return k.Refs(as[T](virtual), as[T](host)) }
+	}
+	for _, s := range k.Subresources {
+		erased := Subresource[Object]{Name: s.Name, Merge: eraseMerge(s.Merge)}
+		if s.From != nil {
+			erased.From = func(in Input[Object]) Object { return orNil(s.From(typed[T](in))) }
+		}
+		any.Subresources = append(any.Subresources, erased)
+	}
+	if k.Bind != nil {
+		any.Bind = func(in Input[Object]) *corev1.Binding { return k.Bind(typed[T](in)) }
+	}
+	if k.Tokens != nil {
+		any.Tokens = func(virtual Object) []Token { return k.Tokens(as[T](virtual)) }
+	}
+	if k.Lost != nil {
+		any.Lost = func(virtual Object) bool { return k.Lost(as[T](virtual)) }
+	}
+	if k.PruneHost != nil {
+		any.PruneHost = func(host Object) { k.PruneHost(as[T](host)) }
+	}
+	return any
+}
+
+// GroupKind is the kind without its version.
+func (k Kind[T]) GroupKind() schema.GroupKind { return k.GroupVersionKind.GroupKind() }
+
+func eraseInput[T Object](f func(Input[T]) (T, error)) func(Input[Object]) (Object, error) {
+	if f == nil {
+		return nil
+	}
+	return func(in Input[Object]) (Object, error) {
+		out, err := f(typed[T](in))
+		return orNil(out), err
+	}
+}
+
+func eraseMerge[T Object](f func(host, desired T) T) func(host, desired Object) Object {
+	if f == nil {
+		return nil
+	}
+	return func(host, desired Object) Object { return orNil(f(as[T](host), as[T](desired))) }
+}
+
+func typed[T Object](in Input[Object]) Input[T] {
+	return Input[T]{
+		Tenant:  in.Tenant,
+		Virtual: as[T](in.Virtual),
+		Host:    as[T](in.Host),
+		Refs:    in.Refs,
+		Names:   in.Names,
+	}
+}
+
+// as gives the typed nil for the nil interface.
+func as[T Object](o Object) T {
+	if o == nil {
+		var none T
+		return none
+	}
+	return o.(T)
+}
+
+// orNil gives the nil interface for the typed nil.
+func orNil[T Object](t T) Object {
+	var none T
+	if any(t) == any(none) {
+		return nil
+	}
+	return t
+}
