@@ -53,6 +53,23 @@ const NamespaceLabelPrefix = Prefix + "namespace-"
 // on the host, such as a Node.
 const AnnotationFromHost = Prefix + "from-host"
 
+// Annotations that the manager writes on what it makes for a tenant.
+const (
+	// AnnotationTenantUID stands on the tenant's host namespace: the UID of the
+	// Tenant that made it, so that a namespace is never taken for that of
+	// another Tenant of the same name.
+	AnnotationTenantUID = Prefix + "tenant-uid"
+	// AnnotationServices stands on the tenant's host namespace: the types of
+	// Service that may be used in it, separated by commas.
+	AnnotationServices = Prefix + "services"
+	// AnnotationRenewAt stands on a Secret with a certificate: when it is time
+	// for the next one (RFC 3339).
+	AnnotationRenewAt = Prefix + "renew-at"
+	// AnnotationConfigHash stands on the control plane's pod: another one means
+	// that the pod must start anew.
+	AnnotationConfigHash = Prefix + "config-hash"
+)
+
 // FinalizerTenant keeps a Tenant until everything on the host is gone.
 const FinalizerTenant = Prefix + "cleanup"
 

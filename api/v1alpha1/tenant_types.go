@@ -251,7 +251,7 @@ type VirtualClusterSpec struct {
 	Storage *StorageSpec `json:"storage,omitempty"`
 
 	// Resources of the control plane's container. The default requests 50m cpu
-	// and 160Mi memory, and limits nothing.
+	// and 160Mi memory, and limits them at 4 and 2Gi.
 	// +optional
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 
@@ -316,6 +316,9 @@ const (
 	// ConditionControlPlaneReady is about the control plane of a
 	// VirtualCluster: its API answers.
 	ConditionControlPlaneReady = "ControlPlaneReady"
+	// ConditionFullyApplied is False when the spec asks for something that this
+	// release stores but does not act upon, and absent otherwise.
+	ConditionFullyApplied = "FullyApplied"
 	// ConditionDeletionBlocked says what a deletion waits for.
 	ConditionDeletionBlocked = "DeletionBlocked"
 )

@@ -1,0 +1,322 @@
+package tenancy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/version"
+)
+
+// Effective is what counts for one tenant, with every default filled in.
+type Effective struct {
+	Name string
+	UID  types.UID
+	Type api.TenantType
+	// Namespace is the host namespace; empty for a Folder.
+	Namespace string
+	// Members whose role counts in the tenant itself.
+	Members []api.Member
+	Limits  Limits
+	// VirtualCluster is only set for that type.
+	VirtualCluster *VirtualCluster
+}
+
+// Limits are api.Limits with the defaults filled in.
+type Limits struct {
+	Quota corev1.ResourceList
+	// ContainerDefaults are for containers that say nothing. They cover every
+	// resource that the quota makes mandatory, and never exceed the quota.
+	ContainerDefaults api.ContainerDefaults
+	PodSecurity       api.PodSecurityLevel
+	// Services are sorted and without repetition.
+	Services       []corev1.ServiceType
+	StorageClasses []string
+	RuntimeClass   string
+	NodeSelector   map[string]string
+	// Internet says whether pods reach public addresses.
+	Internet     bool
+	AllowedCIDRs []string
+}
+
+// VirtualCluster is api.VirtualClusterSpec with the defaults filled in. Where
+// the data lives is left open when the spec says nothing, because that depends
+// on the host.
+type VirtualCluster struct {
+	Version       string
+	FeatureGates  map[string]bool
+	RuntimeConfig map[string]string
+	// StorageType is empty when the spec says nothing.
+	StorageType api.StorageType
+	// StorageClass is nil for the host's default.
+	StorageClass *string
+	StorageSize  resource.Quantity
+	Resources    corev1.ResourceRequirements
+	// Image is empty for the manager's own.
+	Image string
+}
+
+// Defaults of a control plane.
+const (
+	defaultStorageSize = "2Gi"
+	// The control plane always has limits of its own: without them the
+	// LimitRange would give it the tenant's, which are meant for small
+	// workloads.
+	defaultCPURequest    = "50m"
+	defaultMemoryRequest = "160Mi"
+	defaultCPULimit      = "4"
+	defaultMemoryLimit   = "2Gi"
+	// What a control plane writes beside its data: logs and temporary files.
+	scratchRequest = "64Mi"
+	scratchLimit   = "512Mi"
+)
+
+// DefaultVersion is the Kubernetes version, as MAJOR.MINOR, of a virtual
+// cluster that names none: the newest there is.
+func DefaultVersion() string {
+	return minor(version.Kubernetes)
+}
+
+// HostNamespace is the namespace that a tenant has on the host.
+func HostNamespace(t *api.Tenant) string {
+	if t.Spec.Type == api.Folder {
+		return ""
+	}
+	if t.Spec.Namespace != "" {
+		return t.Spec.Namespace
+	}
+	return t.Name
+}
+
+// Of tells what counts for a tenant by its own spec alone. What is invalid is
+// taken as it stands: ask Validate first.
+func Of(t *api.Tenant) Effective {
+	e := Effective{
+		Name:      t.Name,
+		UID:       t.UID,
+		Type:      t.Spec.Type,
+		Namespace: HostNamespace(t),
+		Members:   ownMembers(t.Spec.Members),
+		Limits:    limitsOf(t.Spec.Limits),
+	}
+	if e.Type == "" {
+		e.Type = api.VirtualCluster
+	}
+	if e.Type == api.VirtualCluster {
+		e.VirtualCluster = virtualClusterOf(t.Spec.VirtualCluster)
+	}
+	return e
+}
+
+// ownMembers leaves out those whose role only counts further down.
+func ownMembers(members []api.Member) []api.Member {
+	var own []api.Member
+	for _, member := range members {
+		if member.Scope != "Descendants" {
+			own = append(own, member)
+		}
+	}
+	return own
+}
+
+func limitsOf(l *api.Limits) Limits {
+	if l == nil {
+		l = &api.Limits{}
+	}
+	limits := Limits{
+		Quota:          l.Quota.DeepCopy(),
+		PodSecurity:    l.PodSecurity,
+		Services:       slices.Clone(l.Services),
+		StorageClasses: slices.Clone(l.StorageClasses),
+		RuntimeClass:   l.RuntimeClass,
+		NodeSelector:   maps.Clone(l.NodeSelector),
+		Internet:       true,
+	}
+	if limits.PodSecurity == "" {
+		limits.PodSecurity = api.PodSecurityBaseline
+	}
+	if len(limits.Services) == 0 {
+		limits.Services = []corev1.ServiceType{corev1.ServiceTypeClusterIP}
+	}
+	slices.Sort(limits.Services)
+	limits.Services = slices.Compact(limits.Services)
+	if l.Network != nil {
+		limits.Internet = l.Network.Internet != "Deny"
+		limits.AllowedCIDRs = slices.Clone(l.Network.AllowedCIDRs)
+		slices.Sort(limits.AllowedCIDRs)
+	}
+	limits.ContainerDefaults = containerDefaults(limits.Quota, l.PodDefaults)
+	return limits
+}
+
+// containerDefaults gives a default to every resource of containers that the
+// quota makes mandatory: without one it refuses pods that say nothing.
+func containerDefaults(quota corev1.ResourceList, asked *api.ContainerDefaults) api.ContainerDefaults {
+	requests, limits := corev1.ResourceList{}, corev1.ResourceList{}
+	if asked != nil {
+		maps.Copy(requests, asked.Requests)
+		maps.Copy(limits, asked.Limits)
+	}
+	small := map[corev1.ResourceName]struct{ request, limit string }{
+		corev1.ResourceCPU:              {"50m", "1"},
+		corev1.ResourceMemory:           {"64Mi", "512Mi"},
+		corev1.ResourceEphemeralStorage: {"64Mi", "1Gi"},
+	}
+	for name, size := range small {
+		_, asIs := quota[name]
+		_, requested := quota["requests."+name]
+		_, limited := quota["limits."+name]
+		if asIs || requested {
+			setDefault(requests, name, size.request)
+		}
+		if limited {
+			setDefault(limits, name, size.limit)
+			// A default limit alone would become the default request too.
+			setDefault(requests, name, size.request)
+		}
+		for _, bound := range []corev1.ResourceName{name, "requests." + name} {
+			atMost(requests, name, quota[bound], asIs || requested)
+		}
+		atMost(limits, name, quota["limits."+name], limited)
+		if limit, ok := limits[name]; ok {
+			atMost(requests, name, limit, true)
+		}
+	}
+	defaults := api.ContainerDefaults{}
+	if len(requests) > 0 {
+		defaults.Requests = requests
+	}
+	if len(limits) > 0 {
+		defaults.Limits = limits
+	}
+	return defaults
+}
+
+func setDefault(list corev1.ResourceList, name corev1.ResourceName, value string) {
+	if _, ok := list[name]; !ok {
+		list[name] = resource.MustParse(value)
+	}
+}
+
+// atMost lowers what exceeds a bound; a bound of zero is none, because nothing
+// could start below it anyway.
+func atMost(list corev1.ResourceList, name corev1.ResourceName, bound resource.Quantity, bounded bool) {
+	value, ok := list[name]
+	if ok && bounded && !bound.IsZero() && value.Cmp(bound) > 0 {
+		list[name] = bound.DeepCopy()
+	}
+}
+
+func virtualClusterOf(spec *api.VirtualClusterSpec) *VirtualCluster {
+	if spec == nil {
+		spec = &api.VirtualClusterSpec{}
+	}
+	vc := &VirtualCluster{
+		Version:       spec.Version,
+		FeatureGates:  maps.Clone(spec.FeatureGates),
+		RuntimeConfig: maps.Clone(spec.RuntimeConfig),
+		StorageSize:   resource.MustParse(defaultStorageSize),
+		Image:         spec.Image,
+	}
+	if vc.Version == "" {
+		vc.Version = DefaultVersion()
+	}
+	if s := spec.Storage; s != nil {
+		vc.StorageType = s.Type
+		if s.Size != nil {
+			vc.StorageSize = s.Size.DeepCopy()
+		}
+		if s.Class != nil {
+			class := *s.Class
+			vc.StorageClass = &class
+			// Who names a class means a volume.
+			vc.StorageType = api.StoragePVC
+		}
+	}
+	vc.Resources = controlPlaneResources(spec.Resources, vc)
+	return vc
+}
+
+func controlPlaneResources(asked *corev1.ResourceRequirements, vc *VirtualCluster) corev1.ResourceRequirements {
+	resources := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+	if asked != nil {
+		maps.Copy(resources.Requests, asked.Requests)
+		maps.Copy(resources.Limits, asked.Limits)
+	}
+	setDefault(resources.Requests, corev1.ResourceCPU, defaultCPURequest)
+	setDefault(resources.Requests, corev1.ResourceMemory, defaultMemoryRequest)
+	setDefault(resources.Requests, corev1.ResourceEphemeralStorage, scratchRequest)
+	setDefault(resources.Limits, corev1.ResourceCPU, defaultCPULimit)
+	setDefault(resources.Limits, corev1.ResourceMemory, defaultMemoryLimit)
+	if _, ok := resources.Limits[corev1.ResourceEphemeralStorage]; !ok {
+		limit := resource.MustParse(scratchLimit)
+		if vc.StorageType == api.StorageEmptyDir {
+			limit.Add(vc.StorageSize)
+		}
+		resources.Limits[corev1.ResourceEphemeralStorage] = limit
+	}
+	// Who asks for more than the default limit means the limit too, and who
+	// limits below the default request means less.
+	for name, request := range resources.Requests {
+		limit, ok := resources.Limits[name]
+		if !ok || request.Cmp(limit) <= 0 {
+			continue
+		}
+		if asked != nil && has(asked.Limits, name) && !has(asked.Requests, name) {
+			resources.Requests[name] = limit.DeepCopy()
+			continue
+		}
+		if asked == nil || !has(asked.Limits, name) {
+			resources.Limits[name] = request.DeepCopy()
+		}
+	}
+	return resources
+}
+
+func has(list corev1.ResourceList, name corev1.ResourceName) bool {
+	_, ok := list[name]
+	return ok
+}
+
+// NotApplied names what a spec asks for and this release stores without acting
+// upon it, as paths into the spec.
+func NotApplied(t *api.Tenant) []string {
+	var paths []string
+	note := func(asked bool, path string) {
+		if asked {
+			paths = append(paths, path)
+		}
+	}
+	folder := t.Spec.Type == api.Folder
+	note(t.Spec.Parent != "", "spec.parent")
+	note(len(t.Spec.Templates) > 0, "spec.templates")
+	note(folder && len(t.Spec.Members) > 0, "spec.members")
+	note(folder && t.Spec.Limits != nil, "spec.limits")
+	for _, member := range t.Spec.Members {
+		if !folder && member.Scope == "Descendants" {
+			note(true, "spec.members with scope Descendants")
+			break
+		}
+	}
+	if l := t.Spec.Limits; l != nil && t.Spec.Type == api.Namespace {
+		note(l.RuntimeClass != "", "spec.limits.runtimeClass")
+		note(len(l.NodeSelector) > 0, "spec.limits.nodeSelector")
+		note(len(l.StorageClasses) > 0, "spec.limits.storageClasses")
+	}
+	return paths
+}
+
+// minor is MAJOR.MINOR of a version such as v1.36.3.
+func minor(v string) string {
+	parts := strings.SplitN(strings.TrimPrefix(v, "v"), ".", 3)
+	if len(parts) < 2 {
+		return v
+	}
+	return fmt.Sprintf("%s.%s", parts[0], parts[1])
+}
