@@ -21,6 +21,10 @@ const (
 	ServiceAccountKey   = "sa.key"
 )
 
+// KubeletClientName is the common name of the certificate that an API server
+// shows to nodes.
+const KubeletClientName = "kube-apiserver-kubelet-client"
+
 // Bundle is all that is long-lived of one control plane. Whoever holds it is
 // cluster-admin there.
 type Bundle struct {

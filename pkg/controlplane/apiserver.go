@@ -1,0 +1,294 @@
+package controlplane
+
+import (
+	"context"
+	"crypto"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	apimachineryversion "k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/apiserver/pkg/server/egressselector"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/util/keyutil"
+	basecompatibility "k8s.io/component-base/compatibility"
+	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
+	apiserverapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	kubeapiserver "k8s.io/kubernetes/pkg/controlplane"
+	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
+	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
+	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
+	"k8s.io/kubernetes/pkg/serviceaccount"
+
+	"github.com/sublet-dev/sublet/pkg/version"
+)
+
+// adminGroup may do everything, in every Kubernetes cluster.
+const adminGroup = "system:masters"
+
+// endpointInterval is how often default/kubernetes is looked at; it changes only
+// when somebody spoils it.
+const endpointInterval = time.Minute
+
+// apiServer is a kube-apiserver with CRDs and aggregation, ready to run.
+type apiServer struct {
+	aggregator *aggregatorapiserver.APIAggregator
+	config     *apiserverapp.Config
+}
+
+// newAPIServer builds the server on a listener that is open already.
+func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *certificates, storage *etcd, runDir string) (*apiServer, error) {
+	opts, err := apiServerOptions(o, certs, storage, runDir)
+	if err != nil {
+		return nil, err
+	}
+	completed, err := opts.Complete(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("API server options: %w", err)
+	}
+	// Set after Complete, which otherwise makes a certificate of its own.
+	completed.SecureServing.Listener = listener
+	completed.SecureServing.BindPort = listener.Addr().(*net.TCPAddr).Port
+	completed.SecureServing.ServerCert.GeneratedCert = certs.serving
+	if errs := completed.Validate(); len(errs) > 0 {
+		return nil, fmt.Errorf("API server options: %w", utilerrors.NewAggregate(errs))
+	}
+
+	config, err := apiserverapp.NewConfig(completed)
+	if err != nil {
+		return nil, fmt.Errorf("configuring the API server: %w", err)
+	}
+	if err := adjust(config, o); err != nil {
+		return nil, fmt.Errorf("configuring the API server: %w", err)
+	}
+	completedConfig, err := config.Complete()
+	if err != nil {
+		return nil, fmt.Errorf("configuring the API server: %w", err)
+	}
+	aggregator, err := apiserverapp.CreateServerChain(completedConfig)
+	if err != nil {
+		return nil, fmt.Errorf("building the API server: %w", err)
+	}
+	return &apiServer{aggregator: aggregator, config: config}, nil
+}
+
+// run serves until ctx ends and all requests are drained.
+func (s *apiServer) run(ctx context.Context) error {
+	prepared, err := s.aggregator.PrepareRun()
+	if err != nil {
+		return fmt.Errorf("preparing the API server: %w", err)
+	}
+	return prepared.Run(ctx)
+}
+
+func apiServerOptions(o Options, certs *certificates, storage *etcd, runDir string) (*apiserveroptions.ServerRunOptions, error) {
+	opts := apiserveroptions.NewServerRunOptions()
+
+	opts.GenericServerRunOptions.AdvertiseAddress = advertiseAddress(o)
+	// The listener comes later; with a port set now, a self-signed certificate
+	// would be made.
+	opts.SecureServing.BindAddress = net.ParseIP(o.BindAddress)
+	opts.SecureServing.BindPort = 0
+	opts.SecureServing.ServerCert.CertDirectory = ""
+
+	opts.Etcd.StorageConfig.Transport.ServerList = []string{storage.endpoint}
+
+	opts.AllowPrivileged = true
+	opts.ServiceClusterIPRanges = strings.Join(o.ServiceCIDRs, ",")
+	// Ours comes later, see adjust.
+	opts.EndpointReconcilerType = string(reconcilers.NoneEndpointReconcilerType)
+
+	if err := authentication(opts, o, certs); err != nil {
+		return nil, err
+	}
+	opts.Authorization.Modes = []string{"RBAC"}
+	if o.Profile == ProfileHost {
+		opts.Authorization.Modes = []string{"Node", "RBAC"}
+	}
+	if err := admissionPlugins(opts, o, runDir); err != nil {
+		return nil, err
+	}
+	opts.APIEnablement.RuntimeConfig = make(map[string]string, len(o.RuntimeConfig))
+	for key, value := range o.RuntimeConfig {
+		opts.APIEnablement.RuntimeConfig[key] = value
+	}
+	opts.Features.EnableProfiling = false
+
+	opts.KubeletConfig.PreferredAddressTypes = []string{"InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS"}
+	opts.KubeletConfig.TLSClientConfig.CertFile = certs.kubeletClientCert
+	opts.KubeletConfig.TLSClientConfig.KeyFile = certs.kubeletClient
+	opts.ProxyClientCertFile = certs.frontProxyCert
+	opts.ProxyClientKeyFile = certs.frontProxyKey
+	if o.KubeletDialer != nil {
+		opts.KubeletConfig.TLSClientConfig.CAFile = certs.caFile
+		opts.KubeletConfig.Lookup = func(egressselector.NetworkContext) (utilnet.DialFunc, error) {
+			return o.KubeletDialer, nil
+		}
+	}
+	return opts, nil
+}
+
+// authentication sets who is believed: certificates of the bundle's CA, tokens
+// signed by its key, the aggregator's headers, bootstrap tokens on a host.
+func authentication(opts *apiserveroptions.ServerRunOptions, o Options, certs *certificates) error {
+	clientCA, err := dynamiccertificates.NewStaticCAContent("client-ca", o.PKI.CA.CertPEM)
+	if err != nil {
+		return fmt.Errorf("client CA: %w", err)
+	}
+	opts.Authentication.ClientCert.CAContentProvider = clientCA
+	opts.Authentication.RequestHeader.ClientCAFile = certs.frontProxyCAFile
+	opts.Authentication.RequestHeader.AllowedNames = []string{frontProxyClientName}
+	opts.Authentication.RequestHeader.UsernameHeaders = []string{"X-Remote-User"}
+	opts.Authentication.RequestHeader.GroupHeaders = []string{"X-Remote-Group"}
+	opts.Authentication.RequestHeader.UIDHeaders = []string{"X-Remote-Uid"}
+	opts.Authentication.RequestHeader.ExtraHeaderPrefixes = []string{"X-Remote-Extra-"}
+	opts.Authentication.BootstrapToken.Enable = o.Profile == ProfileHost
+
+	key, err := keyutil.ParsePrivateKeyPEM(o.PKI.ServiceAccountKeyPEM)
+	if err != nil {
+		return fmt.Errorf("service account key: %w", err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return fmt.Errorf("service account key: %T cannot sign", key)
+	}
+	issuer := "https://kubernetes.default.svc." + o.ClusterDomain
+	// Set here instead of by file names, so that the key is written nowhere.
+	if opts.ServiceAccountIssuer, err = serviceaccount.JWTTokenGenerator(issuer, key); err != nil {
+		return fmt.Errorf("service account key: %w", err)
+	}
+	public, err := serviceaccount.StaticPublicKeysGetter([]any{signer.Public()})
+	if err != nil {
+		return fmt.Errorf("service account key: %w", err)
+	}
+	opts.Authentication.ServiceAccounts.ExternalPublicKeysGetter = public
+	opts.Authentication.ServiceAccounts.Issuers = []string{issuer}
+	opts.Authentication.ServiceAccounts.JWKSURI = issuer + "/openid/v1/jwks"
+	return nil
+}
+
+// admissionPlugins are the default ones, with a level for Pod Security, and
+// ours for Services.
+func admissionPlugins(opts *apiserveroptions.ServerRunOptions, o Options, runDir string) error {
+	admission := opts.Admission.GenericAdmission
+	if o.Profile == ProfileHost {
+		admission.EnablePlugins = append(admission.EnablePlugins, "NodeRestriction")
+	}
+	if o.ServiceAllocator != nil {
+		registerServicePlugin(admission.Plugins, o.ServiceAllocator)
+		before := slices.Index(admission.RecommendedPluginOrder, resourcequota.PluginName)
+		// The order is a variable of the library, so it is copied.
+		admission.RecommendedPluginOrder = slices.Insert(slices.Clone(admission.RecommendedPluginOrder), before, servicePluginName)
+	}
+	admission.ConfigFile = filepath.Join(runDir, "admission.yaml")
+	if err := os.WriteFile(admission.ConfigFile, []byte(admissionConfiguration(o.PodSecurity)), 0o600); err != nil {
+		return fmt.Errorf("admission configuration: %w", err)
+	}
+	return nil
+}
+
+func admissionConfiguration(podSecurity string) string {
+	return `apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: PodSecurity
+  configuration:
+    apiVersion: pod-security.admission.config.k8s.io/v1
+    kind: PodSecurityConfiguration
+    defaults:
+      enforce: ` + strconv.Quote(podSecurity) + `
+      enforce-version: latest
+    exemptions: {}
+`
+}
+
+// adjust changes what the options cannot say.
+func adjust(config *apiserverapp.Config, o Options) error {
+	generic := config.KubeAPIs.ControlPlane.Generic
+
+	// Both wait a second before their first try and hold up readiness, then
+	// write some 130 objects one by one. See seed.go for what stands in.
+	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
+
+	reconciler, err := newEndpointReconciler(generic.LoopbackClientConfig)
+	if err != nil {
+		return err
+	}
+	extra := &config.KubeAPIs.Extra
+	if o.KubernetesServiceIP != nil {
+		extra.APIServerServiceIP = o.KubernetesServiceIP
+	}
+	extra.APIServerServicePort = o.KubernetesServicePort
+	extra.EndpointReconcilerConfig = kubeapiserver.EndpointReconcilerConfig{Reconciler: reconciler, Interval: endpointInterval}
+	if o.Profile == ProfileTenant {
+		extra.EndpointReconcilerConfig.Reconciler = serviceEndpoint{
+			EndpointReconciler: reconciler,
+			ip:                 extra.APIServerServiceIP,
+			port:               int32(o.KubernetesServicePort),
+		}
+	}
+
+	// The aggregator stands in front, so it shows version and health.
+	front := config.Aggregator.GenericConfig
+	front.EffectiveVersion = namedVersion{EffectiveVersion: front.EffectiveVersion}
+	for _, check := range o.ReadyChecks {
+		front.AddReadyzChecks(healthz.NamedCheck(check.Name, func(*http.Request) error { return check.Check() }))
+	}
+	return nil
+}
+
+// namedVersion shows the release of the Kubernetes libraries, which otherwise
+// only the linker can tell them.
+type namedVersion struct {
+	basecompatibility.EffectiveVersion
+}
+
+// Info is what /version shows.
+func (v namedVersion) Info() *apimachineryversion.Info {
+	info := v.EffectiveVersion.Info()
+	if info != nil {
+		info.GitVersion = version.Kubernetes
+		info.GitTreeState = "clean"
+		info.GitCommit = ""
+		info.BuildDate = ""
+	}
+	return info
+}
+
+// advertiseAddress is nil when the machine's own is to be found.
+func advertiseAddress(o Options) net.IP {
+	if ip := net.ParseIP(o.AdvertiseAddress); ip != nil {
+		return ip
+	}
+	if ip := net.ParseIP(o.BindAddress); ip != nil && !ip.IsUnspecified() {
+		return ip
+	}
+	return nil
+}
+
+// listen opens the port; 0 takes a free one.
+func listen(o Options) (net.Listener, error) {
+	network := "tcp"
+	if net.ParseIP(o.BindAddress).To4() != nil {
+		// Otherwise 0.0.0.0 becomes :: where the kernel has IPv6.
+		network = "tcp4"
+	}
+	address := net.JoinHostPort(o.BindAddress, strconv.Itoa(o.BindPort))
+	listener, _, err := options.CreateListener(network, address, net.ListenConfig{})
+	if err != nil {
+		return nil, fmt.Errorf("API server address %s: %w; choose another BindAddress or BindPort", address, err)
+	}
+	return listener, nil
+}

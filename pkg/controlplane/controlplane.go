@@ -1,0 +1,369 @@
+// Package controlplane runs a whole Kubernetes control plane inside this
+// process: etcd, kube-apiserver with CRDs and aggregation, and the controllers
+// that the profile needs.
+//
+//	Start
+//	  │ etcd          unix socket, fsync on
+//	  │ seed          default roles, namespaces, members: one transaction
+//	  │ API server    TLS on one port
+//	  │ controllers   through the API server's loopback
+//	  ▼
+//	 ready ── ctx ends ──► controllers stop ► requests drain ► etcd closes
+//
+// Several may live in one process. They share what the libraries keep once for
+// a process: feature gates, the emulated version, metrics.
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/sublet-dev/sublet/pkg/kubeconfig"
+	"github.com/sublet-dev/sublet/pkg/pki"
+)
+
+const (
+	// startTimeout is how long a start may take, most of it for data that must
+	// be read from a slow disk.
+	startTimeout = 3 * time.Minute
+	readyPoll    = 10 * time.Millisecond
+
+	adminLifetime = 365 * 24 * time.Hour
+
+	apiServerComponent = "API server"
+)
+
+// ControlPlane is one that was started.
+type ControlPlane struct {
+	options Options
+	config  *rest.Config
+	address *net.TCPAddr
+	ready   atomic.Bool
+
+	stop    context.CancelCauseFunc
+	stopped chan struct{}
+	err     error
+}
+
+// Start runs a control plane until ctx ends, and returns once it is ready but
+// for Options.ReadyChecks. When it returns an error nothing is left running.
+//
+// Feature gates and the emulated version are global in the libraries: the first
+// control plane of a process sets them, and Start refuses others.
+func Start(ctx context.Context, o Options) (*ControlPlane, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("control plane %q: %w", o.Name, err)
+	}
+	if err := setProcess(o); err != nil {
+		return nil, fmt.Errorf("control plane %q: %w", o.Name, err)
+	}
+	logger := klog.FromContext(ctx).WithValues("controlPlane", o.Name)
+	running, stop := context.WithCancelCause(klog.NewContext(ctx, logger))
+	c := &ControlPlane{options: o, stop: stop, stopped: make(chan struct{})}
+
+	started := make(chan struct{})
+	go func() {
+		defer close(c.stopped)
+		c.err = c.run(running, started)
+		c.ready.Store(false)
+	}()
+
+	timeout := time.NewTimer(startTimeout)
+	defer timeout.Stop()
+	select {
+	case <-started:
+		return c, nil
+	case <-c.stopped:
+	case <-timeout.C:
+		stop(fmt.Errorf("it was not ready within %s", startTimeout))
+		<-c.stopped
+	}
+	err := c.err
+	if err == nil {
+		err = context.Cause(running)
+	}
+	return nil, fmt.Errorf("control plane %q: %w", o.Name, err)
+}
+
+// Config is for clients in this process, with the rights of system:masters.
+func (c *ControlPlane) Config() *rest.Config {
+	config := rest.CopyConfig(c.config)
+	// The API server's own clients speak protobuf, which custom resources
+	// cannot; each client library chooses for itself.
+	config.ContentConfig = rest.ContentConfig{}
+	return config
+}
+
+// URL is where the API server listens, as a client on this machine reaches it.
+func (c *ControlPlane) URL() string {
+	ip := c.address.IP
+	if ip.IsUnspecified() {
+		ip = net.IPv4(127, 0, 0, 1)
+	}
+	return "https://" + net.JoinHostPort(ip.String(), strconv.Itoa(c.address.Port))
+}
+
+// Ready tells whether it has started and has not begun to stop.
+func (c *ControlPlane) Ready() bool { return c.ready.Load() }
+
+// Wait blocks until all has stopped. The error tells what died, and is nil
+// after ctx ended.
+func (c *ControlPlane) Wait() error {
+	<-c.stopped
+	if c.err != nil {
+		return fmt.Errorf("control plane %q: %w", c.options.Name, c.err)
+	}
+	return nil
+}
+
+// SetMembers makes members the ones that have roles in the whole control plane;
+// those who are not named lose theirs.
+func (c *ControlPlane) SetMembers(ctx context.Context, members []Binding) error {
+	for _, member := range members {
+		if err := member.validate(); err != nil {
+			return fmt.Errorf("control plane %q: %w", c.options.Name, err)
+		}
+	}
+	if err := reconcileMembers(ctx, c.config, members); err != nil {
+		return fmt.Errorf("control plane %q: %w", c.options.Name, err)
+	}
+	return nil
+}
+
+// Kubeconfig is an administrator's, valid for a year, for server (URL when
+// empty).
+func (c *ControlPlane) Kubeconfig(server string) ([]byte, error) {
+	if server == "" {
+		server = c.URL()
+	}
+	cert, key, err := c.options.PKI.CA.Issue(pki.Leaf{
+		CommonName:    "sublet:admin",
+		Organizations: []string{adminGroup},
+		Client:        true,
+		Lifetime:      adminLifetime,
+	}, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return kubeconfig.Marshal(kubeconfig.Entry{
+		Name:       c.options.Name,
+		Server:     server,
+		CA:         c.options.PKI.CA.CertPEM,
+		ClientCert: cert,
+		ClientKey:  key,
+	})
+}
+
+// run holds everything together: it starts the components in order, waits until
+// ctx ends or one of them dies, and stops them in reverse.
+func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
+	runDir, err := os.MkdirTemp("", "sublet-")
+	if err != nil {
+		return fmt.Errorf("making a directory for sockets: %w; make %q writable, or set TMPDIR", err, os.TempDir())
+	}
+	defer func() { _ = os.RemoveAll(runDir) }()
+
+	listener, err := listen(c.options)
+	if err != nil {
+		return err
+	}
+	// The API server closes it, too, once it runs.
+	defer func() { _ = listener.Close() }()
+	c.address = listener.Addr().(*net.TCPAddr)
+
+	storage, err := startEtcd(ctx, c.options.DataDir, runDir)
+	if err != nil {
+		return err
+	}
+	defer storage.stop()
+
+	certs, err := newCertificates(c.options, c.addresses(), runDir)
+	if err != nil {
+		return err
+	}
+	server, err := newAPIServer(ctx, c.options, listener, certs, storage, runDir)
+	if err != nil {
+		return err
+	}
+	first, err := seed(ctx, storage.client, server.config.KubeAPIs.ControlPlane.StorageFactory, c.options)
+	if err != nil {
+		return err
+	}
+	c.config = server.config.KubeAPIs.ControlPlane.Generic.LoopbackClientConfig
+
+	// Controllers stop first, then the API server, which their last writes
+	// need, then etcd by the deferred call.
+	components := newComponents(ctx, c.stop)
+	components.start(apiServerComponent, server.run)
+	components.start("certificates", func(ctx context.Context) error {
+		certs.run(ctx)
+		return nil
+	})
+	working := newComponents(ctx, c.stop)
+	go c.watchStorage(ctx, storage)
+
+	err = c.becomeReady(ctx)
+	if err == nil {
+		err = c.startControllers(ctx, working, server, certs, runDir)
+	}
+	if err == nil {
+		if !first {
+			working.start("roles", func(ctx context.Context) error {
+				reconcile(ctx, c.config, c.options.Members)
+				return nil
+			})
+		}
+		// What the start needed and nobody needs again goes back to the system.
+		debug.FreeOSMemory()
+		c.ready.Store(true)
+		close(started)
+		<-ctx.Done()
+		c.ready.Store(false)
+	}
+	c.stop(err)
+	working.stop()
+	components.stop()
+	return components.failure(ctx, err)
+}
+
+func (c *ControlPlane) startControllers(ctx context.Context, working *components, server *apiServer, certs *certificates, runDir string) error {
+	built, err := newControllers(working.ctx, c.options, c.config, server.config.KubeAPIs.ControlPlane.VersionedInformers, certs, runDir)
+	if err != nil {
+		return err
+	}
+	working.start("controllers", built.run)
+	return nil
+}
+
+// watchStorage stops everything when etcd cannot go on.
+func (c *ControlPlane) watchStorage(ctx context.Context, storage *etcd) {
+	select {
+	case <-ctx.Done():
+	case err := <-storage.died:
+		c.stop(dataDirError(c.options.DataDir, err))
+	}
+}
+
+// becomeReady waits for the API server's own readiness.
+func (c *ControlPlane) becomeReady(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(c.config)
+	if err != nil {
+		return err
+	}
+	request := func(ctx context.Context) (bool, error) {
+		r := client.CoreV1().RESTClient().Get().AbsPath("/readyz")
+		for _, check := range c.options.ReadyChecks {
+			r = r.Param("exclude", check.Name)
+		}
+		var code int
+		r.Do(ctx).StatusCode(&code)
+		return code == http.StatusOK, nil
+	}
+	if err := wait.PollUntilContextCancel(ctx, readyPoll, true, request); err != nil {
+		return context.Cause(ctx)
+	}
+	// Clients look for default/kubernetes, which the API server makes once it
+	// is ready.
+	service := func(ctx context.Context) (bool, error) {
+		_, err := client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, kubernetesServiceName, metav1.GetOptions{})
+		return err == nil, nil
+	}
+	if err := wait.PollUntilContextCancel(ctx, readyPoll, true, service); err != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// addresses are those under which the API server is reached.
+func (c *ControlPlane) addresses() []net.IP {
+	var ips []net.IP
+	for _, text := range []string{c.options.BindAddress, c.options.AdvertiseAddress} {
+		if ip := net.ParseIP(text); ip != nil && !ip.IsUnspecified() {
+			ips = append(ips, ip)
+		}
+	}
+	if c.options.KubernetesServiceIP != nil {
+		return append(ips, c.options.KubernetesServiceIP)
+	}
+	if ip, ok := firstServiceIP(c.options.ServiceCIDRs[0]); ok {
+		ips = append(ips, ip)
+	}
+	return ips
+}
+
+// components run until their context ends; when one ends before, all of the
+// control plane stops.
+type components struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	fail    context.CancelCauseFunc
+	running sync.WaitGroup
+
+	mu   sync.Mutex
+	errs []error
+}
+
+func newComponents(ctx context.Context, fail context.CancelCauseFunc) *components {
+	// They outlive ctx, to be stopped in order.
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return &components{ctx: own, cancel: cancel, fail: fail}
+}
+
+// start runs a component.
+func (c *components) start(name string, run func(context.Context) error) {
+	c.running.Go(func() {
+		err := recovered(func() error { return run(c.ctx) })
+		switch {
+		case err != nil:
+			err = fmt.Errorf("%s: %w", name, err)
+			c.mu.Lock()
+			c.errs = append(c.errs, err)
+			c.mu.Unlock()
+			c.fail(err)
+		case c.ctx.Err() == nil && name == apiServerComponent:
+			c.fail(fmt.Errorf("%s ended by itself", name))
+		}
+	})
+}
+
+func (c *components) stop() {
+	c.cancel()
+	c.running.Wait()
+}
+
+func (c *components) failure(ctx context.Context, err error) error {
+	if err != nil {
+		return err
+	}
+	cause := context.Cause(ctx)
+	if cause == nil || errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
+		return errors.Join(c.errs...)
+	}
+	return cause
+}
+
+// recovered turns a panic into an error, so that the others can stop in order.
+func recovered(run func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return run()
+}

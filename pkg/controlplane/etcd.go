@@ -1,0 +1,321 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// etcdStartTimeout is how long reading the data and becoming leader may
+	// take; a big log on a slow disk takes seconds.
+	etcdStartTimeout = 2 * time.Minute
+	// etcdStopTimeout is how long a clean stop may take before the data is left
+	// as after a crash, which it survives.
+	etcdStopTimeout = 15 * time.Second
+
+	// etcdQuotaBytes is where etcd refuses writes, to protect the disk and the
+	// memory that maps the file.
+	etcdQuotaBytes = 2 << 30
+
+	// etcdMinFreeBytes must be free for a start: two log segments and room for
+	// the first pages of the database.
+	etcdMinFreeBytes = 4 * walSegmentBytes
+
+	etcdName = "sublet"
+)
+
+// etcd is the one member that holds a control plane's data. It listens on a
+// unix socket alone.
+type etcd struct {
+	server *embed.Etcd
+	lock   *os.File
+	client *clientv3.Client
+	// endpoint is what its clients dial.
+	endpoint string
+	// died tells why it cannot go on.
+	died     chan error
+	stopOnce sync.Once
+}
+
+// startEtcd opens the data in dataDir and serves it on sockets in runDir. It
+// never deletes data.
+func startEtcd(ctx context.Context, dataDir, runDir string) (*etcd, error) {
+	if err := prepareDataDir(dataDir); err != nil {
+		return nil, err
+	}
+	lock, err := lockDataDir(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	e := &etcd{
+		lock:     lock,
+		endpoint: "unix://" + filepath.Join(runDir, "etcd.sock"),
+		died:     make(chan error, 1),
+	}
+	config := etcdConfig(dataDir, runDir)
+	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdLogger(klog.FromContext(ctx).WithName("etcd"), e.fail))
+
+	if err := e.open(ctx, config); err != nil {
+		e.stop()
+		return nil, dataDirError(dataDir, err)
+	}
+	go e.watch()
+	return e, nil
+}
+
+// open starts the member and waits until it leads.
+func (e *etcd) open(ctx context.Context, config *embed.Config) error {
+	started := make(chan error, 1)
+	go func() {
+		// etcd's loggers end the goroutine that logs something fatal, see
+		// etcdLogger, so the result may only come from the deferred function.
+		err := errors.New("it stopped while it opened its data")
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("it panicked: %v", r)
+			}
+			started <- err
+		}()
+		var server *embed.Etcd
+		if server, err = embed.StartEtcd(config); err == nil {
+			e.server = server
+		}
+	}()
+
+	timeout := time.NewTimer(etcdStartTimeout)
+	defer timeout.Stop()
+	select {
+	case err := <-started:
+		if err != nil {
+			return e.reason(err)
+		}
+	case <-timeout.C:
+		return fmt.Errorf("its data was not read within %s", etcdStartTimeout)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-e.server.Server.ReadyNotify():
+	case err := <-e.died:
+		return err
+	case <-timeout.C:
+		return fmt.Errorf("it did not become leader within %s", etcdStartTimeout)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:   []string{e.endpoint},
+		DialTimeout: 5 * time.Second,
+		Logger:      zap.NewNop(),
+	})
+	if err != nil {
+		return fmt.Errorf("dialling it: %w", err)
+	}
+	e.client = client
+	return nil
+}
+
+// reason is the fatal error that etcd logged, which says more than what it
+// returned, or else err.
+func (e *etcd) reason(err error) error {
+	select {
+	case fatal := <-e.died:
+		return fatal
+	default:
+		return err
+	}
+}
+
+// watch reports the death of the member's servers.
+func (e *etcd) watch() {
+	select {
+	case err := <-e.server.Err():
+		if err != nil {
+			e.fail(err)
+		}
+	case <-e.server.Server.StopNotify():
+		e.fail(errors.New("it stopped by itself"))
+	}
+}
+
+func (e *etcd) fail(err error) {
+	select {
+	case e.died <- err:
+	default:
+		// The first reason is the one to know.
+	}
+}
+
+// stop closes the member after everything that writes to it has stopped, and
+// gives up the directory.
+func (e *etcd) stop() {
+	e.stopOnce.Do(func() {
+		if e.client != nil {
+			_ = e.client.Close()
+		}
+		if e.server != nil {
+			closed := make(chan struct{})
+			go func() {
+				defer close(closed)
+				e.server.Close()
+			}()
+			select {
+			case <-closed:
+			case <-time.After(etcdStopTimeout):
+			}
+		}
+		_ = e.lock.Close()
+	})
+}
+
+func etcdConfig(dataDir, runDir string) *embed.Config {
+	config := embed.NewConfig()
+	config.Name = etcdName
+	config.Dir = dataDir
+
+	// Clients speak gRPC on one socket. The other one, for HTTP, is there only
+	// because etcd otherwise looks into each connection for which it is.
+	config.ListenClientUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(runDir, "etcd.sock")}}
+	config.ListenClientHttpUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(runDir, "etcd-http.sock")}}
+	config.EnableGRPCGateway = false
+	// A single member has no peers, so nothing listens for them; the advertised
+	// URLs are names in the data and must not change.
+	config.ListenPeerUrls = nil
+	peer := url.URL{Scheme: "http", Host: "localhost:2380"}
+	config.AdvertisePeerUrls = []url.URL{peer}
+	config.AdvertiseClientUrls = []url.URL{{Scheme: "http", Host: "localhost:2379"}}
+	config.InitialCluster = etcdName + "=" + peer.String()
+
+	// Nobody else votes, so an election need not wait.
+	config.TickMs = 10
+	config.ElectionMs = 100
+	// Entries are kept in memory for followers, and there are none.
+	config.SnapshotCount = 1000
+	config.SnapshotCatchUpEntries = 100
+	config.QuotaBackendBytes = etcdQuotaBytes
+	// The seeding of a first boot is one transaction.
+	config.MaxTxnOps = 1024
+	return config
+}
+
+func prepareDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory %q: %w; make it writable, or choose another one", dir, err)
+	}
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(dir, &stat); err != nil {
+		return fmt.Errorf("data directory %q: %w", dir, err)
+	}
+	free := stat.Bavail * uint64(stat.Bsize)
+	if free < etcdMinFreeBytes {
+		return fmt.Errorf("data directory %q: only %d MiB are free and %d MiB are needed: give the volume more space; nothing was changed",
+			dir, free>>20, etcdMinFreeBytes>>20)
+	}
+	return nil
+}
+
+// lockDataDir makes sure that no other control plane writes there, which etcd
+// itself would wait for without end.
+func lockDataDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, "lock")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %q: %w; make it writable, or choose another one", dir, err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("data directory %q is in use by another control plane: stop that one first, or choose another directory", dir)
+	}
+	return file, nil
+}
+
+// dataDirError says what to do about data that cannot be opened.
+func dataDirError(dir string, err error) error {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("starting etcd: %w", err)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("starting etcd: data directory %q is full: give the volume more space, then start again: %w", dir, err)
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("starting etcd: data directory %q cannot be written: correct its owner or its mount: %w", dir, err)
+	}
+	return fmt.Errorf("starting etcd: the data in %q cannot be read: restore the directory from a backup, or move it away to begin with an empty cluster; nothing was deleted: %w", dir, err)
+}
+
+// etcdLogger sends etcd's warnings and errors to ours. What etcd calls fatal or
+// panics for becomes an error: fail is told, and the goroutine ends, instead of
+// the process.
+func etcdLogger(logger klog.Logger, fail func(error)) *zap.Logger {
+	hook := failHook{fail: fail}
+	return zap.New(logCore{logger: logger}, zap.WithFatalHook(hook), zap.WithPanicHook(hook))
+}
+
+type failHook struct{ fail func(error) }
+
+func (h failHook) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
+	h.fail(entryError(entry.Message, fields))
+	runtime.Goexit()
+}
+
+// entryError is what was logged, with its cause to be inspected.
+func entryError(message string, fields []zapcore.Field) error {
+	for _, field := range fields {
+		if cause, ok := field.Interface.(error); ok && field.Type == zapcore.ErrorType {
+			return fmt.Errorf("etcd: %s: %w", message, cause)
+		}
+	}
+	return fmt.Errorf("etcd: %s", message)
+}
+
+// logCore is a zap core on top of a logr logger.
+type logCore struct {
+	logger klog.Logger
+	fields []zapcore.Field
+}
+
+func (c logCore) Enabled(level zapcore.Level) bool { return level >= zapcore.WarnLevel }
+
+func (c logCore) With(fields []zapcore.Field) zapcore.Core {
+	c.fields = append(append([]zapcore.Field(nil), c.fields...), fields...)
+	return c
+}
+
+func (c logCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if !c.Enabled(entry.Level) {
+		return checked
+	}
+	return checked.AddCore(entry, c)
+}
+
+func (c logCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	encoder := zapcore.NewMapObjectEncoder()
+	for _, field := range append(append([]zapcore.Field(nil), c.fields...), fields...) {
+		field.AddTo(encoder)
+	}
+	values := make([]any, 0, 2*len(encoder.Fields))
+	for key, value := range encoder.Fields {
+		values = append(values, key, value)
+	}
+	if entry.Level >= zapcore.ErrorLevel {
+		c.logger.Error(nil, entry.Message, values...)
+		return nil
+	}
+	c.logger.V(1).Info(entry.Message, values...)
+	return nil
+}
+
+func (c logCore) Sync() error { return nil }

@@ -1,0 +1,156 @@
+package controlplane
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	apimachineryversion "k8s.io/apimachinery/pkg/util/version"
+	genericfeatures "k8s.io/apiserver/pkg/features"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/rest"
+	basecompatibility "k8s.io/component-base/compatibility"
+	"k8s.io/component-base/featuregate"
+	logsapi "k8s.io/component-base/logs/api/v1"
+
+	"github.com/sublet-dev/sublet/pkg/version"
+
+	// The feature gates of Kubernetes register themselves.
+	_ "k8s.io/kubernetes/pkg/features"
+)
+
+// walSegmentBytes is what etcd preallocates for a segment of its log, two at a
+// time. Its default of 64 MB would be most of an empty tenant's disk.
+const walSegmentBytes = 4 << 20
+
+// process guards what the libraries keep once for a process: feature gates,
+// the emulated version, the size of log segments. All control planes in one
+// process share them, so the first one decides and the others must agree.
+var process struct {
+	sync.Mutex
+	settings *processSettings
+}
+
+// processSettings are those of Options which count for the whole process.
+type processSettings struct {
+	emulated string
+	gates    map[string]bool
+}
+
+// Tune sets the garbage collector of this process for a control plane that is
+// idle most of the time: it collects at half the usual growth, which costs a
+// little CPU and saves a third of the memory. It returns the former setting.
+func Tune() (formerPercent int) { return debug.SetGCPercent(50) }
+
+// setProcess applies the settings that are global in the libraries. It is
+// called before anything reads them.
+func setProcess(o Options) error {
+	effective, ok := compatibility.DefaultComponentGlobalsRegistry.EffectiveVersionFor(basecompatibility.DefaultKubeComponent).(basecompatibility.MutableEffectiveVersion)
+	if !ok {
+		return errors.New("the effective version of Kubernetes cannot be set")
+	}
+	emulated, err := parseEmulated(o.EmulatedVersion, effective)
+	if err != nil {
+		return err
+	}
+	wanted := processSettings{emulated: emulated.String(), gates: featureGates(o)}
+
+	process.Lock()
+	defer process.Unlock()
+	if process.settings != nil {
+		return process.settings.agree(wanted)
+	}
+
+	if err := knownGates(o.FeatureGates); err != nil {
+		return err
+	}
+	effective.SetEmulationVersion(emulated)
+	gate := utilfeature.DefaultMutableFeatureGate
+	if err := gate.SetEmulationVersionAndMinCompatibilityVersion(effective.EmulationVersion(), effective.MinCompatibilityVersion()); err != nil {
+		return fmt.Errorf("EmulatedVersion %q: %w", o.EmulatedVersion, err)
+	}
+	if err := gate.SetFromMap(wanted.gates); err != nil {
+		return fmt.Errorf("FeatureGates: %w", err)
+	}
+	if err := compatibility.DefaultComponentGlobalsRegistry.Set(); err != nil {
+		return fmt.Errorf("setting feature gates and the emulated version: %w", err)
+	}
+	wal.SegmentSizeBytes = walSegmentBytes
+	// The API server validates its logging options again for each instance.
+	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
+	// Warnings are for people; our own clients would log them for each request.
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	process.settings = &wanted
+	return nil
+}
+
+func (s *processSettings) agree(other processSettings) error {
+	if s.emulated != other.emulated {
+		return fmt.Errorf("EmulatedVersion is %q, and this process already emulates %q: start another process for it", other.emulated, s.emulated)
+	}
+	if !maps.Equal(s.gates, other.gates) {
+		return errors.New("FeatureGates differ from those that are set in this process: start another process for them")
+	}
+	return nil
+}
+
+// featureGates are those of the options on top of ours.
+func featureGates(o Options) map[string]bool {
+	gates := map[string]bool{
+		// There is one API server: nobody needs a lease to find the others, and
+		// each lease is a write with an fsync every few seconds.
+		string(genericfeatures.APIServerIdentity):                   false,
+		string(genericfeatures.UnknownVersionInteroperabilityProxy): false,
+	}
+	maps.Copy(gates, o.FeatureGates)
+	return gates
+}
+
+func knownGates(gates map[string]bool) error {
+	known := utilfeature.DefaultMutableFeatureGate.GetAll()
+	var unknown []string
+	for name := range gates {
+		if _, ok := known[featuregate.Feature(name)]; !ok {
+			unknown = append(unknown, fmt.Sprintf("%q", name))
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	slices.Sort(unknown)
+	names := make([]string, 0, len(known))
+	for name := range known {
+		names = append(names, string(name))
+	}
+	slices.Sort(names)
+	return fmt.Errorf("FeatureGates has %s, which Kubernetes %s does not know; known are %s",
+		strings.Join(unknown, ", "), version.Kubernetes, strings.Join(names, ", "))
+}
+
+func parseEmulated(wanted string, effective basecompatibility.EffectiveVersion) (*apimachineryversion.Version, error) {
+	binary := effective.BinaryVersion()
+	newest := apimachineryversion.MajorMinor(binary.Major(), binary.Minor())
+	if wanted == "" {
+		return newest, nil
+	}
+	oldest := apimachineryversion.MustParse(version.OldestEmulated)
+	parsed, err := apimachineryversion.Parse(strings.TrimPrefix(wanted, "v"))
+	if err != nil || parsed.Patch() != 0 || parsed.LessThan(oldest) || parsed.GreaterThan(newest) {
+		return nil, fmt.Errorf("EmulatedVersion is %q; known are %s", wanted, strings.Join(emulatedVersions(oldest, newest), ", "))
+	}
+	return apimachineryversion.MajorMinor(parsed.Major(), parsed.Minor()), nil
+}
+
+func emulatedVersions(oldest, newest *apimachineryversion.Version) []string {
+	var versions []string
+	for v := oldest; !v.GreaterThan(newest); v = v.OffsetMinor(1) {
+		versions = append(versions, fmt.Sprintf("%d.%d", v.Major(), v.Minor()))
+	}
+	return versions
+}
