@@ -233,7 +233,7 @@ func adjust(config *apiserverapp.Config, o Options) error {
 	extra.APIServerServicePort = o.KubernetesServicePort
 	extra.EndpointReconcilerConfig = kubeapiserver.EndpointReconcilerConfig{Reconciler: reconciler, Interval: endpointInterval}
 	if o.Profile == ProfileTenant {
-		extra.EndpointReconcilerConfig.Reconciler = serviceEndpoint{
+		extra.EndpointReconcilerConfig.Reconciler = &serviceEndpoint{
 			EndpointReconciler: reconciler,
 			ip:                 extra.APIServerServiceIP,
 			port:               int32(o.KubernetesServicePort),

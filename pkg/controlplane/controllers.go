@@ -166,6 +166,8 @@ func newControllerContext(ctx context.Context, o Options, config *rest.Config, f
 	component.Generic.Controllers = []string{"*"}
 	component.Generic.ControllerStartInterval.Duration = 0
 	component.SAController.RootCAFile = certs.caFile
+	// The default is a directory of the machine, which would be made.
+	component.PersistentVolumeBinderController.VolumeConfiguration.FlexVolumePluginDir = filepath.Join(runDir, "flexvolume")
 	// The signing controller takes nothing but files; this one goes away with
 	// the run directory.
 	keyFile := filepath.Join(runDir, "ca.key")

@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"net"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/storage"
@@ -30,22 +31,33 @@ func newEndpointReconciler(config *rest.Config) (reconcilers.EndpointReconciler,
 // reach, and it stays the same when the control plane moves.
 type serviceEndpoint struct {
 	reconcilers.EndpointReconciler
-	ip   net.IP
-	port int32
+	ip       net.IP
+	port     int32
+	stopping atomic.Bool
 }
 
 // ReconcileEndpoints writes the endpoint if it is not there.
-func (s serviceEndpoint) ReconcileEndpoints(service string, _ net.IP, ports []corev1.EndpointPort, reconcilePorts bool) error {
+func (s *serviceEndpoint) ReconcileEndpoints(service string, _ net.IP, ports []corev1.EndpointPort, reconcilePorts bool) error {
 	return s.EndpointReconciler.ReconcileEndpoints(service, s.ip, s.ports(ports), reconcilePorts)
 }
 
+// StopReconciling comes before the last RemoveEndpoints.
+func (s *serviceEndpoint) StopReconciling() {
+	s.stopping.Store(true)
+	s.EndpointReconciler.StopReconciling()
+}
+
 // RemoveEndpoints does nothing: the host Service takes the control plane out of
-// its own endpoints when it is not ready.
-func (s serviceEndpoint) RemoveEndpoints(service string, _ net.IP, _ []corev1.EndpointPort) error {
+// its own endpoints when it is not ready. At the start the caller takes success
+// for the remains of a crash, and at the end anything else for an error.
+func (s *serviceEndpoint) RemoveEndpoints(service string, _ net.IP, _ []corev1.EndpointPort) error {
+	if s.stopping.Load() {
+		return nil
+	}
 	return storage.NewKeyNotFoundError(service, 0)
 }
 
-func (s serviceEndpoint) ports(ports []corev1.EndpointPort) []corev1.EndpointPort {
+func (s *serviceEndpoint) ports(ports []corev1.EndpointPort) []corev1.EndpointPort {
 	fixed := make([]corev1.EndpointPort, 0, len(ports))
 	for _, port := range ports {
 		port.Port = s.port

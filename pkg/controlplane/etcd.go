@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -302,6 +303,9 @@ func (c logCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapc
 }
 
 func (c logCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	if slices.Contains(expectedMessages(), entry.Message) {
+		return nil
+	}
 	encoder := zapcore.NewMapObjectEncoder()
 	for _, field := range append(append([]zapcore.Field(nil), c.fields...), fields...) {
 		field.AddTo(encoder)
@@ -319,3 +323,14 @@ func (c logCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 }
 
 func (c logCore) Sync() error { return nil }
+
+// expectedMessages are errors to etcd that belong to the life of a single
+// embedded member: no snapshot yet after the first start, listeners that are
+// closed at the end.
+func expectedMessages() []string {
+	return []string{
+		"failed to update storage version",
+		"setting up serving from embedded etcd failed.",
+		"Running http and grpc server on single port. This is not recommended for production.",
+	}
+}
