@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -89,15 +90,37 @@ func portForwardOptions(_ string, query url.Values) (runtime.Object, error) {
 }
 
 func logOptions(container string, query url.Values) (runtime.Object, error) {
-	options := &corev1.PodLogOptions{}
-	if err := scheme.ParameterCodec.DecodeParameters(query, corev1.SchemeGroupVersion, options); err != nil {
-		return nil, err
+	options := &corev1.PodLogOptions{
+		Container:  container,
+		Follow:     query.Get("follow") == "true",
+		Previous:   query.Get("previous") == "true",
+		Timestamps: query.Get("timestamps") == "true",
 	}
-	options.Container = container
-	options.InsecureSkipTLSVerifyBackend = false
+	for name, number := range map[string]**int64{
+		"sinceSeconds": &options.SinceSeconds,
+		"tailLines":    &options.TailLines,
+		"limitBytes":   &options.LimitBytes,
+	} {
+		text := query.Get(name)
+		if text == "" {
+			continue
+		}
+		value, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%s %q is not a number", name, text)
+		}
+		*number = &value
+	}
+	if text := query.Get("sinceTime"); text != "" {
+		since, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return nil, fmt.Errorf("sinceTime %q is not a time (RFC 3339)", text)
+		}
+		options.SinceTime = &metav1.Time{Time: since}
+	}
 	// All is the default; hosts that do not know the parameter refuse it.
-	if options.Stream != nil && *options.Stream == corev1.LogStreamAll {
-		options.Stream = nil
+	if stream := query.Get("stream"); stream != "" && stream != corev1.LogStreamAll {
+		options.Stream = &stream
 	}
 	return options, nil
 }
