@@ -1,0 +1,15 @@
+// Package sandbox keeps one local host apart from the machine and from other
+// local hosts: network, mount, process, host name and IPC namespaces of its own,
+// one parent cgroup, one veth to the machine, and no way out.
+//
+//	machine                       │ sandbox
+//	                              │  init (process 1), everything below it
+//	sublet-<id>  10.2xx.x.1/30 ───┼── eth0  10.2xx.x.2/30, no default route
+//	                              │  dummy0: route of the Services' range
+//	.host/var/lib                 │  /var/lib   .host/var/log  /var/log
+//	                              │  /run, /proc, /sys of its own
+//	/sys/fs/cgroup/*/sublet-<id>  │  all of its processes and pods
+//
+// Everything but the cgroup, the veth and the files goes away with process 1,
+// since the kernel ends a process namespace with its first process.
+package sandbox

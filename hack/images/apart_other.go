@@ -1,0 +1,8 @@
+//go:build !linux
+
+package images
+
+import "os/exec"
+
+// apart does nothing where there are no namespaces.
+func apart(*exec.Cmd, bool) {}
