@@ -43,6 +43,11 @@ const (
 	// came from the virtual object, so that the host's own are left alone.
 	AnnotationSyncedLabels      = Prefix + "synced-labels"
 	AnnotationSyncedAnnotations = Prefix + "synced-annotations"
+	// AnnotationTokensOf marks a Secret with the service account tokens of a
+	// synced object and names its kind; AnnotationTokensRefresh tells when they
+	// are to be renewed (RFC 3339).
+	AnnotationTokensOf      = Prefix + "tokens-of"
+	AnnotationTokensRefresh = Prefix + "tokens-refresh"
 )
 
 // NamespaceLabelPrefix and a hash make the key under which a host pod carries

@@ -1,0 +1,436 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/syncer/translate"
+)
+
+// Options of an engine. Those without a stated default are required.
+type Options struct {
+	Tenant translate.Tenant
+	Kinds  []translate.Any
+	// Virtual and Host reach the two API servers.
+	Virtual, Host *rest.Config
+
+	// Workers reconcile, TokenWorkers mint tokens. Defaults: 32 and 4.
+	Workers, TokenWorkers int
+	// Linger is how long a copy stays after the last object that referred to it
+	// is gone. The default is 30 s.
+	Linger time.Duration
+	// AllocationGrace is how long a host object without a virtual uid, which
+	// was made ahead of its virtual object, may stand alone. The default is
+	// 30 s.
+	AllocationGrace time.Duration
+	// Clock is the real one by default.
+	Clock clock.WithTicker
+}
+
+// Engine syncs one tenant.
+type Engine struct {
+	Options
+	kinds    []*kind
+	sources  map[sourceKey]*source
+	accounts *resource
+	// tokens is the host's Secrets; nil if no kind asks for tokens.
+	tokens *source
+
+	index      *index
+	queue      workqueue.TypedRateLimitingInterface[request]
+	tokenQueue workqueue.TypedRateLimitingInterface[request]
+	// events exists while Run does.
+	events record.EventRecorder
+
+	// noting keeps what two handlers find out about one object in order.
+	noting sync.Mutex
+
+	mu sync.Mutex
+	// refused holds what the host would not take, to be tried again as soon as
+	// something is deleted there.
+	refused map[request]bool
+	// futile remembers writes of which a server kept less than was written, so
+	// that they are not repeated for ever.
+	futile map[write]translate.Object
+}
+
+// kind is a translate.Any with its two sides.
+type kind struct {
+	translate.Any
+	virtual, host *source
+}
+
+// fromHost tells which way the kind goes.
+func (k *kind) fromHost() bool { return k.ToVirtual != nil }
+
+type sourceKey struct {
+	side translate.Side
+	kind schema.GroupKind
+}
+
+// request is one object to reconcile: by virtual name for kinds that begin in
+// the tenant, by host name for those that begin on the host.
+type request struct {
+	kind *kind
+	types.NamespacedName
+}
+
+// write is one way of writing an object.
+type write struct {
+	request
+	side        translate.Side
+	subresource string
+}
+
+// New puts an engine together; it talks to nobody.
+func New(o Options) (*Engine, error) {
+	if o.Workers == 0 {
+		o.Workers = 32
+	}
+	if o.TokenWorkers == 0 {
+		o.TokenWorkers = 4
+	}
+	if o.Linger == 0 {
+		o.Linger = 30 * time.Second
+	}
+	if o.AllocationGrace == 0 {
+		o.AllocationGrace = 30 * time.Second
+	}
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	e := &Engine{
+		Options: o,
+		sources: map[sourceKey]*source{},
+		index:   newIndex(o.Clock.Now),
+		refused: map[request]bool{},
+		futile:  map[write]translate.Object{},
+	}
+	e.queue, e.tokenQueue = e.newQueue(), e.newQueue()
+
+	virtual, err := newClient(o.Virtual)
+	if err != nil {
+		return nil, fmt.Errorf("virtual client: %w", err)
+	}
+	host, err := newClient(o.Host)
+	if err != nil {
+		return nil, fmt.Errorf("host client: %w", err)
+	}
+	if err := e.addKinds(virtual, host); err != nil {
+		return nil, err
+	}
+	if err := e.addReads(virtual, host); err != nil {
+		return nil, err
+	}
+
+	if e.accounts, err = virtual.resource(corev1.SchemeGroupVersion.WithKind("ServiceAccount"), "serviceaccounts", true); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *Engine) newQueue() workqueue.TypedRateLimitingInterface[request] {
+	return workqueue.NewTypedRateLimitingQueueWithConfig(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[request](20*time.Millisecond, 30*time.Second),
+		workqueue.TypedRateLimitingQueueConfig[request]{Clock: e.Clock},
+	)
+}
+
+func (e *Engine) addKinds(virtual, host *client) error {
+	mine := labels.SelectorFromSet(labels.Set{
+		api.LabelTenant:    e.Tenant.Name,
+		api.LabelComponent: api.ComponentSynced,
+	}).String()
+	for _, any := range e.Kinds {
+		k := &kind{Any: any}
+		onVirtual, err := virtual.resource(any.GroupVersionKind, any.Resource, any.Namespaced)
+		if err != nil {
+			return err
+		}
+		onHost, err := host.resource(any.GroupVersionKind, any.Resource, any.Namespaced)
+		if err != nil {
+			return err
+		}
+		k.virtual = &source{resource: onVirtual, side: translate.Virtual, metadataOnly: any.WhenReferenced && !k.fromHost()}
+		k.host = &source{resource: onHost, side: translate.Host, prune: any.PruneHost}
+		if any.Namespaced {
+			k.host.namespace = e.Tenant.HostNamespace
+		}
+		if !k.fromHost() {
+			k.host.selector = mine
+			k.host.prune = nil
+		}
+		if !any.Unwatched {
+			e.sources[sourceKey{translate.Virtual, any.GroupKind()}] = k.virtual
+		}
+		e.sources[sourceKey{translate.Host, any.GroupKind()}] = k.host
+		e.kinds = append(e.kinds, k)
+	}
+	if !slices.ContainsFunc(e.kinds, func(k *kind) bool { return k.Tokens != nil }) {
+		return nil
+	}
+	secrets := corev1.SchemeGroupVersion.WithKind("Secret")
+	e.tokens = e.sources[sourceKey{translate.Host, secrets.GroupKind()}]
+	if e.tokens != nil {
+		return nil
+	}
+	onHost, err := host.resource(secrets, "secrets", true)
+	if err != nil {
+		return err
+	}
+	e.tokens = &source{resource: onHost, side: translate.Host, namespace: e.Tenant.HostNamespace, selector: mine}
+	e.sources[sourceKey{translate.Host, secrets.GroupKind()}] = e.tokens
+	return nil
+}
+
+// addReads adds the kinds that are looked at but not synced.
+func (e *Engine) addReads(virtual, host *client) error {
+	for _, k := range e.kinds {
+		for side, objects := range map[translate.Side][]translate.Object{translate.Virtual: k.ReadsVirtual, translate.Host: k.ReadsHost} {
+			for _, object := range objects {
+				gvks, _, err := scheme.Scheme.ObjectKinds(object)
+				if err != nil {
+					return fmt.Errorf("%s reads %T: %w", k.Resource, object, err)
+				}
+				key := sourceKey{side, gvks[0].GroupKind()}
+				if e.sources[key] != nil {
+					continue
+				}
+				plural, _ := meta.UnsafeGuessKindToResource(gvks[0])
+				c, namespace := virtual, ""
+				if side == translate.Host {
+					c, namespace = host, e.Tenant.HostNamespace
+				}
+				r, err := c.resource(gvks[0], plural.Resource, true)
+				if err != nil {
+					return err
+				}
+				e.sources[key] = &source{resource: r, side: side, namespace: namespace}
+			}
+		}
+	}
+	return nil
+}
+
+// Run syncs until ctx ends, and returns when all it started has stopped. An
+// error tells that it could not begin.
+func (e *Engine) Run(ctx context.Context) error {
+	logger := klog.FromContext(ctx).WithName("syncer").WithValues("tenant", e.Tenant.Name)
+	ctx, cancel := context.WithCancel(klog.NewContext(ctx, logger))
+	var running sync.WaitGroup
+	// In this order: nothing is left behind when Run returns.
+	defer running.Wait()
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	defer e.tokenQueue.ShutDown()
+	defer e.queue.ShutDown()
+	defer cancel()
+
+	broadcaster.StartRecordingToSink(&eventSink{ctx: ctx, rest: e.accounts.rest})
+	e.events = broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "sublet"})
+
+	var synced []cache.InformerSynced
+	for key, s := range e.sources {
+		if err := s.start(e.handler(key, s)); err != nil {
+			return err
+		}
+		synced = append(synced, s.controller.HasSynced)
+	}
+	for _, s := range e.sources {
+		running.Go(func() { s.controller.RunWithContext(ctx) })
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+		if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
+			return nil
+		}
+		return fmt.Errorf("reading both sides: %w", context.Cause(ctx))
+	}
+	logger.Info("Synced caches, starting workers", "workers", e.Workers)
+	for range e.Workers {
+		running.Go(func() { e.work(ctx, e.queue, e.reconcile) })
+	}
+	for range e.TokenWorkers {
+		running.Go(func() { e.work(ctx, e.tokenQueue, e.refreshTokens) })
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// work is one worker.
+func (e *Engine) work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[request], do func(context.Context, request) error) {
+	for {
+		r, shutdown := queue.Get()
+		if shutdown {
+			return
+		}
+		err := do(ctx, r)
+		switch {
+		case err == nil:
+			queue.Forget(r)
+		case ctx.Err() != nil:
+		default:
+			if !quiet(err) {
+				klog.FromContext(ctx).Error(err, "Could not sync, will try again", "kind", r.kind.GroupVersionKind.Kind, "object", r.NamespacedName, "tries", queue.NumRequeues(r)+1)
+			}
+			queue.AddRateLimited(r)
+		}
+		queue.Done(r)
+	}
+}
+
+// handler tells what to do when an object of a source has changed.
+func (e *Engine) handler(key sourceKey, s *source) func(before, after metav1.Object) {
+	var own *kind
+	for _, k := range e.kinds {
+		if s == k.virtual || s == k.host {
+			own = k
+		}
+	}
+	return func(before, after metav1.Object) {
+		object := after
+		if object == nil {
+			object = before
+		}
+		name := types.NamespacedName{Namespace: object.GetNamespace(), Name: object.GetName()}
+		switch {
+		case own == nil:
+		case own.fromHost() && s.side == translate.Host:
+			e.noteRefs(request{own, name}, types.NamespacedName{})
+			e.queue.Add(request{own, name})
+		case own.fromHost():
+			if !own.Namespaced && translate.FromHost(object) {
+				e.queue.Add(request{own, name})
+			}
+		case s.side == translate.Virtual:
+			e.noteRefs(request{own, name}, name)
+			e.queue.Add(request{own, name})
+		default:
+			if virtual, ok := e.Tenant.Owns(object); ok {
+				e.noteRefs(request{own, virtual}, virtual)
+				e.queue.Add(request{own, virtual})
+			}
+			if after == nil {
+				e.retryRefused()
+			}
+		}
+		if s == e.tokens {
+			e.tokensChanged(object)
+		}
+		to := name
+		if s.side == translate.Host && s.namespaced {
+			to.Namespace = ""
+		}
+		for _, r := range e.index.watchers(target{key.side, key.kind, to}) {
+			e.queue.Add(r)
+		}
+	}
+}
+
+// noteRefs brings the index up to date with an object.
+func (e *Engine) noteRefs(r request, self types.NamespacedName) {
+	if r.kind.Refs == nil && r.kind.fromHost() {
+		return
+	}
+	e.noting.Lock()
+	defer e.noting.Unlock()
+	var virtual, host translate.Object
+	exists := false
+	if r.kind.fromHost() {
+		host = r.kind.host.object(r.Namespace, r.Name)
+		exists = host != nil
+	} else {
+		exists = r.kind.virtual.cached(r.Namespace, r.Name) != nil
+		virtual = r.kind.virtual.object(r.Namespace, r.Name)
+		host = e.hostObject(r)
+	}
+	var changed []target
+	if !exists && host == nil {
+		changed = e.index.drop(r)
+	} else {
+		changed = e.index.set(r, self, e.refs(r.kind, virtual, host))
+	}
+	for _, to := range changed {
+		for _, k := range e.kinds {
+			if k.WhenReferenced && k.GroupKind() == to.kind && k.fromHost() == (to.side == translate.Host) {
+				e.queue.Add(request{k, e.requestName(to)})
+			}
+		}
+	}
+}
+
+// refs are a kind's references with namespaces made uniform: on the host there
+// is only one, so none is said.
+func (e *Engine) refs(k *kind, virtual, host translate.Object) []translate.Ref {
+	if k.Refs == nil {
+		return nil
+	}
+	refs := k.Refs(virtual, host)
+	for i := range refs {
+		if refs[i].Side == translate.Host {
+			refs[i].Namespace = ""
+		}
+	}
+	return refs
+}
+
+// requestName undoes, for a kind that begins on the host, what refs does.
+func (e *Engine) requestName(to target) types.NamespacedName {
+	if s := e.sources[sourceKey{to.side, to.kind}]; to.side == translate.Host && s != nil && s.namespaced {
+		return types.NamespacedName{Namespace: e.Tenant.HostNamespace, Name: to.Name}
+	}
+	return to.NamespacedName
+}
+
+// hostObject is the host object of a request by virtual name, if it is ours.
+func (e *Engine) hostObject(r request) translate.Object {
+	host := r.kind.host.object(e.Tenant.HostNamespace, translate.HostName(r.Namespace, r.Name))
+	if host == nil {
+		return nil
+	}
+	if virtual, ours := e.Tenant.Owns(host); !ours || virtual != r.NamespacedName {
+		return nil
+	}
+	return host
+}
+
+// HostObjectName returns the host name of a virtual object of a kind, if it is
+// on the host as far as the cache knows.
+func (e *Engine) HostObjectName(kind schema.GroupKind, virtual types.NamespacedName) (string, bool) {
+	for _, k := range e.kinds {
+		if k.GroupKind() != kind || k.fromHost() || k.host.store == nil {
+			continue
+		}
+		if host := e.hostObject(request{k, virtual}); host != nil {
+			return host.GetName(), true
+		}
+	}
+	return "", false
+}
+
+func (e *Engine) retryRefused() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for r := range e.refused {
+		e.queue.Forget(r)
+		e.queue.Add(r)
+	}
+}

@@ -1,0 +1,138 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/sublet-dev/sublet/syncer/translate"
+)
+
+// source is a resource on one side, kept in memory.
+type source struct {
+	*resource
+	side translate.Side
+	// namespace and selector bound what is kept.
+	namespace string
+	selector  string
+	// metadataOnly keeps no contents: get reads those from the API.
+	metadataOnly bool
+	// prune drops what nobody looks at. Optional.
+	prune func(translate.Object)
+
+	store      cache.Indexer
+	controller cache.Controller
+}
+
+const namespaceIndex = "namespace"
+
+// start must be called before run; changed gets the object as it was and as it
+// is, either of them nil.
+func (s *source) start(changed func(before, after metav1.Object)) error {
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.LabelSelector = s.selector
+			return s.list(ctx, s.namespace, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.LabelSelector = s.selector
+			return s.watch(ctx, s.namespace, o)
+		},
+	}
+	var example runtime.Object = s.new()
+	if s.metadataOnly {
+		getter, err := s.metadata()
+		if err != nil {
+			return fmt.Errorf("metadata client of %s: %w", s.plural, err)
+		}
+		example = &metav1.PartialObjectMetadata{}
+		lw = &cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return getter.List(ctx, o)
+			},
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				return getter.Watch(ctx, o)
+			},
+		}
+	}
+	store, controller := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: lw,
+		ObjectType:    example,
+		Indexers:      cache.Indexers{namespaceIndex: cache.MetaNamespaceIndexFunc},
+		Transform:     s.transform,
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(o any) { changed(nil, o.(metav1.Object)) },
+			UpdateFunc: func(before, after any) { changed(before.(metav1.Object), after.(metav1.Object)) },
+			DeleteFunc: func(o any) {
+				if unknown, ok := o.(cache.DeletedFinalStateUnknown); ok {
+					o = unknown.Obj
+				}
+				if object, ok := o.(metav1.Object); ok {
+					changed(object, nil)
+				}
+			},
+		},
+	})
+	s.store, s.controller = store.(cache.Indexer), controller
+	return nil
+}
+
+// transform makes objects smaller on their way into the cache.
+func (s *source) transform(o any) (any, error) {
+	switch object := o.(type) {
+	case *metav1.PartialObjectMetadata:
+		// Its existence and identity are all that is asked for.
+		object.ObjectMeta = metav1.ObjectMeta{
+			Name:              object.Name,
+			Namespace:         object.Namespace,
+			UID:               object.UID,
+			ResourceVersion:   object.ResourceVersion,
+			DeletionTimestamp: object.DeletionTimestamp,
+		}
+		object.TypeMeta = metav1.TypeMeta{}
+	case translate.Object:
+		object.SetManagedFields(nil)
+		if s.prune != nil {
+			s.prune(object)
+		}
+	}
+	return o, nil
+}
+
+// cached returns what is known of an object without asking the API, or nil.
+func (s *source) cached(namespace, name string) metav1.Object {
+	key := name
+	if namespace != "" {
+		key = namespace + "/" + name
+	}
+	object, exists, err := s.store.GetByKey(key)
+	if err != nil || !exists {
+		return nil
+	}
+	return object.(metav1.Object)
+}
+
+// object is cached for sources that keep whole objects.
+func (s *source) object(namespace, name string) translate.Object {
+	found, _ := s.cached(namespace, name).(translate.Object)
+	return found
+}
+
+// inNamespace returns all whole objects in a namespace.
+func (s *source) inNamespace(namespace string) []translate.Object {
+	found, err := s.store.ByIndex(namespaceIndex, namespace)
+	if err != nil {
+		return nil
+	}
+	all := make([]translate.Object, 0, len(found))
+	for _, o := range found {
+		if object, ok := o.(translate.Object); ok {
+			all = append(all, object)
+		}
+	}
+	return all
+}
