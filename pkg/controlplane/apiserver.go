@@ -125,6 +125,8 @@ func apiServerOptions(o Options, certs *certificates, storage *etcd, runDir stri
 		opts.APIEnablement.RuntimeConfig[key] = value
 	}
 	opts.Features.EnableProfiling = false
+	// These are global in the libraries, and the defaults hold.
+	opts.Metrics = nil
 
 	opts.KubeletConfig.PreferredAddressTypes = []string{"InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS"}
 	opts.KubeletConfig.TLSClientConfig.CertFile = certs.kubeletClientCert

@@ -53,6 +53,7 @@ type ControlPlane struct {
 	options Options
 	config  *rest.Config
 	address *net.TCPAddr
+	certs   *certificates
 	ready   atomic.Bool
 
 	stop    context.CancelCauseFunc
@@ -197,6 +198,7 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	if err != nil {
 		return err
 	}
+	c.certs = certs
 	server, err := newAPIServer(ctx, c.options, listener, certs, storage, runDir)
 	if err != nil {
 		return err

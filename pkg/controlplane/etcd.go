@@ -221,7 +221,10 @@ func prepareDataDir(dir string) error {
 	if err := syscall.Statfs(dir, &stat); err != nil {
 		return fmt.Errorf("data directory %q: %w", dir, err)
 	}
-	free := stat.Bavail * uint64(stat.Bsize)
+	return enoughSpace(dir, stat.Bavail*uint64(stat.Bsize))
+}
+
+func enoughSpace(dir string, free uint64) error {
 	if free < etcdMinFreeBytes {
 		return fmt.Errorf("data directory %q: only %d MiB are free and %d MiB are needed: give the volume more space; nothing was changed",
 			dir, free>>20, etcdMinFreeBytes>>20)
