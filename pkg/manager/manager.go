@@ -1,0 +1,155 @@
+// Package manager runs the controllers that make tenants on a host cluster.
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/discovery"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/apply"
+	"github.com/sublet-dev/sublet/pkg/manager/tenant"
+	"github.com/sublet-dev/sublet/pkg/version"
+)
+
+// Options of the manager. Config is needed; the zero value of everything else
+// works.
+type Options struct {
+	// Config reaches the host's API.
+	Config *rest.Config
+	// Namespace is the manager's own; sublet-system when empty.
+	Namespace string
+	// Image of control planes that name none; that of this release when empty.
+	Image string
+	// MetricsAddress serves /metrics, ProbeAddress /healthz and /readyz. When
+	// empty there is no such server.
+	MetricsAddress, ProbeAddress string
+	// LeaderElection lets several managers stand by for each other.
+	LeaderElection bool
+	// DeletionGrace is the time that the pods of a deleted tenant get to stop;
+	// a second when zero. Whole seconds count.
+	DeletionGrace time.Duration
+}
+
+// Requests to the host's API in a second: enough to make some tenants at a time
+// without waiting. The API server's own fairness protects the host.
+const (
+	requestRate  = 200
+	requestBurst = 400
+)
+
+// Image is that of subletd in this release.
+func Image() string {
+	return "ghcr.io/sublet-dev/subletd:" + version.Get().Version
+}
+
+func (o Options) withDefaults() Options {
+	if o.Namespace == "" {
+		o.Namespace = api.SystemNamespace
+	}
+	if o.Image == "" {
+		o.Image = Image()
+	}
+	if o.DeletionGrace == 0 {
+		o.DeletionGrace = time.Second
+	}
+	if o.MetricsAddress == "" {
+		o.MetricsAddress = "0" // what controller-runtime calls none
+	}
+	if o.ProbeAddress == "" {
+		o.ProbeAddress = "0"
+	}
+	return o
+}
+
+// Run runs the manager until ctx ends, or until it loses the leadership, which
+// is an error.
+func Run(ctx context.Context, o Options) error {
+	if o.Config == nil {
+		return errors.New("run the manager: no configuration of the host's API")
+	}
+	o = o.withDefaults()
+	mgr, err := newManager(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run the manager: %w", err)
+	}
+	return nil
+}
+
+func newManager(ctx context.Context, o Options) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), api.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("register the kinds: %w", err)
+	}
+	cfg := rest.CopyConfig(o.Config)
+	cfg.QPS, cfg.Burst = requestRate, requestBurst
+	cfg.UserAgent = api.ManagerName + "/" + version.Get().Version
+	// Controllers of the same name may run in one process: tests do that.
+	anyName := true
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme:                        scheme,
+		Logger:                        logr.FromContextOrDiscard(ctx),
+		Cache:                         tenant.CacheOptions(),
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
+		HealthProbeBindAddress:        o.ProbeAddress,
+		LeaderElection:                o.LeaderElection,
+		LeaderElectionID:              api.ManagerName,
+		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+		Controller:                    config.Controller{SkipNameValidation: &anyName},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reach the host's API at %s: %w", cfg.Host, err)
+	}
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
+		return nil, fmt.Errorf("add the probes: %w", err)
+	}
+	if err := addTenants(ctx, mgr, cfg, o); err != nil {
+		return nil, fmt.Errorf("add the controller of tenants: %w", err)
+	}
+	return mgr, nil
+}
+
+func addTenants(ctx context.Context, mgr ctrl.Manager, cfg *rest.Config, o Options) error {
+	discoverer, err := discovery.NewDiscoveryClientForConfigAndClient(cfg, mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	metadatas, err := metadata.NewForConfigAndClient(metadata.ConfigFor(cfg), mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	watcher, err := client.NewWithWatch(cfg, client.Options{HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return err
+	}
+	r := &tenant.Reconciler{
+		Client:          mgr.GetClient(),
+		Live:            mgr.GetAPIReader(),
+		Applier:         apply.New(mgr.GetClient(), api.ManagerName),
+		Discovery:       discoverer,
+		Metadata:        metadatas,
+		Recorder:        mgr.GetEventRecorder(api.ManagerName),
+		SystemNamespace: o.Namespace,
+		Image:           o.Image,
+		DeletionGrace:   o.DeletionGrace,
+		Now:             time.Now,
+	}
+	return r.SetupWithManager(ctx, mgr, watcher)
+}

@@ -1,0 +1,128 @@
+package tenant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/apply"
+)
+
+// Reconciler keeps Tenants. All fields but Recorder are needed.
+type Reconciler struct {
+	// Client reads from a cache that holds what CacheOptions names.
+	Client client.Client
+	// Live reads from the API server.
+	Live client.Reader
+	// Applier writes with Client.
+	Applier *apply.Applier
+	// Discovery and Metadata find what is left in a namespace.
+	Discovery discovery.DiscoveryInterface
+	Metadata  metadata.Interface
+	// Recorder tells what changed in events.
+	Recorder events.EventRecorder
+
+	// SystemNamespace is the manager's own.
+	SystemNamespace string
+	// Image of control planes that name none.
+	Image string
+	// DeletionGrace is the time that pods of a deleted tenant get to stop.
+	DeletionGrace time.Duration
+	// Now is the clock.
+	Now func() time.Time
+
+	host   hostFacts
+	drains drains
+}
+
+// phase is one part of making a tenant. An error of type *blocked is the
+// tenant's affair and stands in its conditions; any other is tried again.
+type phase interface {
+	// Condition is the type of the condition that the phase answers for.
+	Condition() string
+	Run(ctx context.Context, s *state) error
+}
+
+// phases are those of a type of tenant, in order.
+func (r *Reconciler) phases(t api.TenantType) []phase {
+	switch t {
+	case api.Folder:
+		return nil
+	case api.Namespace:
+		return []phase{
+			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
+			fencePhase{r.Client, r.Applier, r.hostOf},
+			accessPhase{r.Client, r.Applier, r.hostOf},
+		}
+	default:
+		return []phase{
+			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
+			groundworkPhase{r.Client, r.Live, r.Applier, r.serviceRanges, r.Now},
+			fencePhase{r.Client, r.Applier, r.hostOf},
+			accessPhase{r.Client, r.Applier, r.hostOf},
+			controlPlanePhase{r.Applier, r.Image},
+		}
+	}
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	tenant := &api.Tenant{}
+	if err := r.Client.Get(ctx, request.NamespacedName, tenant); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	s := newState(tenant, r.Now())
+	if !tenant.DeletionTimestamp.IsZero() {
+		return r.finalize(ctx, s)
+	}
+	if err := r.ensureFinalizer(ctx, tenant); err != nil {
+		return ctrl.Result{}, err
+	}
+	err := r.gather(ctx, s)
+	if err == nil {
+		err = r.runPhases(ctx, s)
+	}
+	if err == nil {
+		err = r.observe(ctx, s)
+	}
+	s.summarize(err)
+	return ctrl.Result{RequeueAfter: s.requeueAfter}, errors.Join(err, r.writeStatus(ctx, s))
+}
+
+// ensureFinalizer comes before anything is made on the host.
+func (r *Reconciler) ensureFinalizer(ctx context.Context, tenant *api.Tenant) error {
+	before := tenant.DeepCopy()
+	if !controllerutil.AddFinalizer(tenant, api.FinalizerTenant) {
+		return nil
+	}
+	if err := r.Client.Patch(ctx, tenant, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("add the finalizer to tenant %q: %w", tenant.Name, err)
+	}
+	return nil
+}
+
+func (r *Reconciler) runPhases(ctx context.Context, s *state) error {
+	for _, p := range r.phases(s.effective.Type) {
+		err := p.Run(ctx, s)
+		var b *blocked
+		if errors.As(err, &b) {
+			s.block(p.Condition(), b)
+			return nil
+		}
+		if err != nil {
+			s.fail(p.Condition(), err)
+			return err
+		}
+	}
+	s.completed = true
+	return nil
+}
