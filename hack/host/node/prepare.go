@@ -61,17 +61,25 @@ func (c Config) Prepare(now time.Time) error {
 func (c Config) pkiDir() string { return filepath.Join(c.Dir, "pki") }
 
 func (c Config) authorities(now time.Time) (*pki.Bundle, error) {
+	if _, err := os.Stat(c.pkiDir()); errors.Is(err, fs.ErrNotExist) {
+		bundle, err := pki.NewBundle("sublet-host", now)
+		if err != nil {
+			return nil, err
+		}
+		// Renamed when whole: an interrupted start must not leave half of it.
+		next := c.pkiDir() + ".next"
+		if err := bundle.Save(next); err != nil {
+			return nil, err
+		}
+		if err := os.Rename(next, c.pkiDir()); err != nil {
+			return nil, fmt.Errorf("keep the authorities: %w", err)
+		}
+	}
 	bundle, err := pki.LoadBundle(c.pkiDir())
-	if err == nil {
-		return bundle, nil
+	if err != nil {
+		return nil, fmt.Errorf("load the authorities (`host down` removes them, with everything): %w", err)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("load the authorities in %s (`host down` removes them): %w", c.pkiDir(), err)
-	}
-	if bundle, err = pki.NewBundle("sublet-host", now); err != nil {
-		return nil, err
-	}
-	return bundle, bundle.Save(c.pkiDir())
+	return bundle, nil
 }
 
 // credentials adds those of the node's components to files.

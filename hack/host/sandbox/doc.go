@@ -5,7 +5,6 @@
 //	machine                       │ sandbox
 //	                              │  init (process 1), everything below it
 //	sublet-<id>  10.2xx.x.1/30 ───┼── eth0  10.2xx.x.2/30, no default route
-//	                              │  dummy0: route of the Services' range
 //	.host/var/lib                 │  /var/lib   .host/var/log  /var/log
 //	                              │  /run, /proc, /sys of its own
 //	/sys/fs/cgroup/*/sublet-<id>  │  all of its processes and pods

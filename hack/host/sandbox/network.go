@@ -14,10 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-const (
-	insideInterface   = "eth0"
-	servicesInterface = "dummy0"
-)
+// insideInterface is the sandbox's end of the veth.
+const insideInterface = "eth0"
 
 // Taken lists the networks that the machine has an address in or a route to.
 // The default route is none of them, nor is what belongs to the interface except,
@@ -108,28 +106,15 @@ func enterNetwork(s Spec) error {
 	return fence()
 }
 
-// routeServices gives the Services' range a route. Without one the kernel refuses
-// a connection from the node to a ClusterIP before kube-proxy can translate it,
-// as there is no default route.
+// routeServices gives the Services' range a route, to where nobody answers.
+// Without one the kernel refuses a connection from the node to a ClusterIP before
+// kube-proxy can translate it, as there is no default route.
 func routeServices(s Spec) error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = servicesInterface
-	if err := netlink.LinkAdd(&netlink.Dummy{LinkAttrs: attrs}); err != nil {
-		return fmt.Errorf("make the interface %s: %w", servicesInterface, err)
-	}
-	if err := configure(servicesInterface, nil); err != nil {
-		return err
-	}
-	link, err := netlink.LinkByName(servicesInterface)
+	link, err := netlink.LinkByName(insideInterface)
 	if err != nil {
-		return fmt.Errorf("look for the interface %s: %w", servicesInterface, err)
+		return fmt.Errorf("look for the interface %s: %w", insideInterface, err)
 	}
-	route := &netlink.Route{
-		LinkIndex: link.Attrs().Index,
-		Dst:       ipNet(s.ServiceCIDR),
-		Src:       s.Link.Node.Addr().AsSlice(),
-		Scope:     netlink.SCOPE_LINK,
-	}
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(s.ServiceCIDR), Scope: netlink.SCOPE_LINK}
 	if err := netlink.RouteAdd(route); err != nil {
 		return fmt.Errorf("route %s: %w", s.ServiceCIDR, err)
 	}
