@@ -1,5 +1,5 @@
-// Package charts holds the Helm chart of Sublet, so that the command line can
-// install it without any file beside it.
+// Package charts holds Sublet's Helm chart, so that the command line installs
+// it without any file beside it.
 package charts
 
 import (
@@ -10,7 +10,7 @@ import (
 //go:embed all:sublet
 var files embed.FS
 
-// Sublet is the folder of the chart.
+// Sublet is the chart, with Chart.yaml at its root.
 func Sublet() (fs.FS, error) {
 	return fs.Sub(files, "sublet")
 }

@@ -42,13 +42,12 @@ func (r *Reconciler) sweep(ctx context.Context, s *state, namespace *corev1.Name
 		})
 	}
 	group.Wait()
-	err = errors.Join(errs...)
-	if apierrors.IsForbidden(errors.Join(firstForbidden(errs))) {
+	if slices.ContainsFunc(errs, apierrors.IsForbidden) {
 		// The namespace controller was here first and took away the manager's
-		// own right to look.
+		// right to look; or there never was a fence to give it.
 		return false, nil
 	}
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return false, fmt.Errorf("empty namespace %q: %w", namespace.Name, err)
 	}
 	total := 0
@@ -59,15 +58,6 @@ func (r *Reconciler) sweep(ctx context.Context, s *state, namespace *corev1.Name
 		return false, nil
 	}
 	return r.close(ctx, namespace)
-}
-
-func firstForbidden(errs []error) error {
-	for _, err := range errs {
-		if apierrors.IsForbidden(err) {
-			return err
-		}
-	}
-	return nil
 }
 
 // close deletes the role bindings, which gave the manager the right to sweep,
