@@ -64,6 +64,25 @@ func (h host) up(ctx context.Context, p *progress) error {
 	if err := h.importImages(ctx, p, base...); err != nil {
 		return err
 	}
+	// What the host itself runs without can come while it starts.
+	optional := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { optional <- h.loadOptional(ctx, p) }()
+	if err := h.awaitCluster(ctx, p, config); err != nil {
+		cancel()
+		<-optional
+		return err
+	}
+	if err := <-optional; err != nil {
+		return err
+	}
+	p.end("The local host is up: export KUBECONFIG=%s", config.Kubeconfig())
+	return nil
+}
+
+// awaitCluster waits until the cluster can be used.
+func (h host) awaitCluster(ctx context.Context, p *progress, config node.Config) error {
 	if err := h.awaitComponents(ctx, p, config, node.ControlPlane); err != nil {
 		return err
 	}
@@ -73,27 +92,26 @@ func (h host) up(ctx context.Context, p *progress) error {
 	if err := h.awaitComponents(ctx, p, config, node.Names()...); err != nil {
 		return err
 	}
-	if err := h.awaitReady(ctx, p, config); err != nil {
-		return err
-	}
-	more, err := h.buildImages(ctx, p, h.optionalImages(p)...)
-	if err != nil {
-		return err
-	}
-	if err := h.importImages(ctx, p, more...); err != nil {
-		return err
-	}
-	p.end("The local host is up: export KUBECONFIG=%s", config.Kubeconfig())
-	return nil
+	return h.awaitReady(ctx, p, config)
 }
 
-// optionalImages are those that the host itself runs without.
-func (h host) optionalImages(p *progress) []string {
+// loadOptional imports Sublet's own image and the one that tests use.
+func (h host) loadOptional(ctx context.Context, p *progress) error {
+	names := []string{images.Subletd, images.Agnhost}
 	if _, err := os.Stat(filepath.Join(h.checkout, "bin/subletd")); errors.Is(err, fs.ErrNotExist) {
 		p.say("no bin/subletd, so no image of it: run make build, then host load %s", images.Subletd)
-		return []string{images.Agnhost}
+		names = names[1:]
 	}
-	return []string{images.Subletd, images.Agnhost}
+	for _, name := range names {
+		archives, err := h.buildImages(ctx, p, name)
+		if err != nil {
+			return err
+		}
+		if err := h.importImages(ctx, p, archives...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (h host) installTools(ctx context.Context, p *progress) error {

@@ -52,10 +52,18 @@ func proxy() component {
 	return component{
 		name:  "kube-proxy",
 		after: []string{ControlPlane},
-		run: func(_ context.Context, c Config) error {
+		run: func(ctx context.Context, c Config) error {
 			command := proxyapp.NewProxyCommand()
 			command.SetArgs([]string{"--config=" + c.path(proxyConfig)})
-			return outcome(cli.Run(command))
+			// It knows no way to end but with its process.
+			ended := make(chan error, 1)
+			go func() { ended <- outcome(cli.Run(command)) }()
+			select {
+			case <-ctx.Done():
+				return nil
+			case err := <-ended:
+				return err
+			}
 		},
 		ready: func(Config) func(context.Context) error { return healthy("http://127.0.0.1:10256/livez") },
 	}
