@@ -50,6 +50,21 @@ const (
 	AnnotationTokensRefresh = Prefix + "tokens-refresh"
 )
 
+// Annotations on host pods that hold virtual values for the downward API, and
+// what else a host pod needs to know of its virtual one.
+const (
+	// AnnotationServiceAccount is the virtual spec.serviceAccountName.
+	AnnotationServiceAccount = Prefix + "service-account-name"
+	// AnnotationLabels and AnnotationAnnotations are the virtual maps, in the
+	// format of downward API files.
+	AnnotationLabels      = Prefix + "labels"
+	AnnotationAnnotations = Prefix + "annotations"
+	// AnnotationFieldPrefix and a hash make the key for any other field.
+	AnnotationFieldPrefix = Prefix + "field-"
+	// AnnotationSchedulingGates lists the gates that came from the tenant.
+	AnnotationSchedulingGates = Prefix + "scheduling-gates"
+)
+
 // NamespaceLabelPrefix and a hash make the key under which a host pod carries
 // a label of its virtual namespace.
 const NamespaceLabelPrefix = Prefix + "namespace-"

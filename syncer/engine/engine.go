@@ -44,6 +44,10 @@ type Options struct {
 	AllocationGrace time.Duration
 	// Clock is the real one by default.
 	Clock clock.WithTicker
+
+	// Synced, when set, is called once both sides have been read and the
+	// workers start.
+	Synced func()
 }
 
 // Engine syncs one tenant.
@@ -265,6 +269,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("reading both sides: %w", context.Cause(ctx))
 	}
 	logger.Info("Synced caches, starting workers", "workers", e.Workers)
+	if e.Synced != nil {
+		e.Synced()
+	}
 	for range e.Workers {
 		running.Go(func() { e.work(ctx, e.queue, e.reconcile) })
 	}

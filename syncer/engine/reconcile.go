@@ -53,8 +53,8 @@ func (e *Engine) reconcile(ctx context.Context, r request) error {
 	if err != nil || host == nil {
 		return err
 	}
-	if in.Host == nil {
-		// Just created: the host's answer comes as a change.
+	if host != in.Host {
+		// Just written: the host's answer comes as a change.
 		return nil
 	}
 	return e.status(ctx, r, in)
@@ -285,10 +285,10 @@ func (e *Engine) apply(ctx context.Context, r request, in translate.Input[transl
 	}
 	host := in.Host
 	merged := host.DeepCopyObject().(translate.Object)
-	translate.MergeMeta(merged, desired)
 	if r.kind.Merge != nil {
 		merged = r.kind.Merge(merged, desired)
 	}
+	translate.MergeMeta(merged, desired)
 	if host, err = e.writeHost(ctx, r, in, host, merged, ""); err != nil {
 		return nil, err
 	}
@@ -361,6 +361,9 @@ func (e *Engine) writeHost(ctx context.Context, r request, in translate.Input[tr
 		return nil, fmt.Errorf("update host %s %q: %w", r.kind.Resource, host.GetName(), err)
 	}
 	e.noteFutile(w, want, written)
+	if written.GetResourceVersion() == host.GetResourceVersion() {
+		return host, nil // Nothing came of it.
+	}
 	return written, nil
 }
 

@@ -12,6 +12,7 @@ import (
 // the syncer.
 func All() []translate.Any {
 	return []translate.Any{
+		Pod().Erase(),
 		ConfigMap().Erase(),
 	}
 }

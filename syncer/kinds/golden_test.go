@@ -227,10 +227,10 @@ func (g golden) outcome(t *testing.T) map[string]string {
 			put("want.host.yaml", desired)
 		default:
 			merged := g.in.Host.DeepCopyObject().(translate.Object)
-			translate.MergeMeta(merged, desired)
 			if g.kind.Merge != nil {
 				merged = g.kind.Merge(merged, desired)
 			}
+			translate.MergeMeta(merged, desired)
 			put("want.host.yaml", merged)
 			for _, sub := range g.kind.Subresources {
 				want := desired

@@ -67,7 +67,8 @@ type Kind[T Object] struct {
 	// Merge takes over into host, a copy of the object on the host, what may
 	// change after creation from desired, what ToHost returned; it returns the
 	// object to write. Labels, annotations and owner references are merged
-	// already. Without it nothing else changes after creation. Optional.
+	// afterwards by MergeMeta. Without it nothing else changes after creation.
+	// Optional.
 	Merge func(host, desired T) T
 	// Subresources are updated on the host after the object itself. Optional.
 	Subresources []Subresource[T]

@@ -163,6 +163,13 @@ func NamespaceLabel(key string) string {
 	return api.NamespaceLabelPrefix + hex.EncodeToString(sum[:])[:hashLength]
 }
 
+// FieldAnnotation is the key under which a host pod keeps the virtual value of
+// a field for the downward API.
+func FieldAnnotation(fieldPath string) string {
+	sum := sha256.Sum256([]byte(fieldPath))
+	return api.AnnotationFieldPrefix + hex.EncodeToString(sum[:])[:hashLength]
+}
+
 func matches(key string, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		return key == p || strings.HasSuffix(p, "/") && strings.HasPrefix(key, p)

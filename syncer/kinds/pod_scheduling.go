@@ -1,0 +1,255 @@
+package kinds
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/syncer/translate"
+)
+
+// noNamespace is a label value that is no namespace's name.
+const noNamespace = "no.namespace"
+
+// nodeSelector: the tenant's comes on top.
+func (t *podTranslation) nodeSelector() map[string]string {
+	if len(t.pod.Spec.NodeSelector)+len(t.in.Tenant.NodeSelector) == 0 {
+		return nil
+	}
+	out := maps.Clone(t.pod.Spec.NodeSelector)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, t.in.Tenant.NodeSelector)
+	return out
+}
+
+// affinity keeps pod affinity inside the tenant: all its pods are in one host
+// namespace, so virtual namespaces become conditions on labels.
+func (t *podTranslation) affinity() *corev1.Affinity {
+	out := t.pod.Spec.Affinity.DeepCopy()
+	if out == nil {
+		out = &corev1.Affinity{}
+	}
+	if pods := out.PodAffinity; pods != nil {
+		pods.RequiredDuringSchedulingIgnoredDuringExecution = t.terms(pods.RequiredDuringSchedulingIgnoredDuringExecution)
+		t.weighted(pods.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+	if pods := out.PodAntiAffinity; pods != nil {
+		pods.RequiredDuringSchedulingIgnoredDuringExecution = t.terms(pods.RequiredDuringSchedulingIgnoredDuringExecution)
+		t.weighted(pods.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+	if name := t.pod.Spec.NodeName; name != "" {
+		// The scheduler of the host is not to be gone round: a wish for a node
+		// is a wish to it.
+		out.NodeAffinity = onNode(out.NodeAffinity, name)
+	}
+	if *out == (corev1.Affinity{}) {
+		return nil
+	}
+	return out
+}
+
+func onNode(affinity *corev1.NodeAffinity, name string) *corev1.NodeAffinity {
+	if affinity == nil {
+		affinity = &corev1.NodeAffinity{}
+	}
+	field := corev1.NodeSelectorRequirement{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{name}}
+	required := affinity.RequiredDuringSchedulingIgnoredDuringExecution
+	if required == nil {
+		required = &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{}}}
+		affinity.RequiredDuringSchedulingIgnoredDuringExecution = required
+	}
+	for i := range required.NodeSelectorTerms {
+		term := &required.NodeSelectorTerms[i]
+		if slices.ContainsFunc(term.MatchFields, func(f corev1.NodeSelectorRequirement) bool { return f.Key == metav1.ObjectNameField }) {
+			continue // One that already names a node, as DaemonSets do.
+		}
+		term.MatchFields = append(term.MatchFields, field)
+	}
+	return affinity
+}
+
+func (t *podTranslation) terms(terms []corev1.PodAffinityTerm) []corev1.PodAffinityTerm {
+	for i := range terms {
+		t.term(&terms[i])
+	}
+	return terms
+}
+
+func (t *podTranslation) weighted(terms []corev1.WeightedPodAffinityTerm) {
+	for i := range terms {
+		t.term(&terms[i].PodAffinityTerm)
+	}
+}
+
+// term changes its argument, which is a copy.
+func (t *podTranslation) term(term *corev1.PodAffinityTerm) {
+	if term.LabelSelector != nil { // Without it a term matches no pod.
+		term.LabelSelector.MatchExpressions = append(term.LabelSelector.MatchExpressions, t.fence(term)...)
+		t.labelKeys(term.LabelSelector, term.MatchLabelKeys, metav1.LabelSelectorOpIn)
+		t.labelKeys(term.LabelSelector, term.MismatchLabelKeys, metav1.LabelSelectorOpNotIn)
+	}
+	term.MatchLabelKeys, term.MismatchLabelKeys = nil, nil
+	term.Namespaces, term.NamespaceSelector = nil, nil
+}
+
+// fence says in labels of host pods which virtual namespaces a term means.
+func (t *podTranslation) fence(term *corev1.PodAffinityTerm) []metav1.LabelSelectorRequirement {
+	in := func(namespaces ...string) []metav1.LabelSelectorRequirement {
+		return []metav1.LabelSelectorRequirement{{Key: api.LabelVirtualNamespace, Operator: metav1.LabelSelectorOpIn, Values: namespaces}}
+	}
+	selector := term.NamespaceSelector
+	switch {
+	case selector == nil && len(term.Namespaces) == 0:
+		return in(t.pod.Namespace)
+	case selector == nil:
+		return in(slices.Sorted(slices.Values(term.Namespaces))...)
+	case len(term.Namespaces) == 0 || len(selector.MatchLabels)+len(selector.MatchExpressions) == 0:
+		// The labels of namespaces stand on their pods, so this follows them.
+		requirements := []metav1.LabelSelectorRequirement{{Key: api.LabelVirtualNamespace, Operator: metav1.LabelSelectorOpExists}}
+		for _, key := range slices.Sorted(maps.Keys(selector.MatchLabels)) {
+			requirements = append(requirements, metav1.LabelSelectorRequirement{Key: translate.NamespaceLabel(key), Operator: metav1.LabelSelectorOpIn, Values: []string{selector.MatchLabels[key]}})
+		}
+		for _, r := range selector.MatchExpressions {
+			requirements = append(requirements, metav1.LabelSelectorRequirement{Key: translate.NamespaceLabel(r.Key), Operator: r.Operator, Values: slices.Clone(r.Values)})
+		}
+		return requirements
+	}
+	// Both: one or the other, which labels cannot say. Those that exist now are
+	// listed.
+	names := slices.Clone(term.Namespaces)
+	if matching, err := metav1.LabelSelectorAsSelector(selector); err == nil {
+		for _, namespace := range translate.FindAll[*corev1.Namespace](t.in.Refs, translate.Virtual, "") {
+			if matching.Matches(labels.Set(namespace.Labels)) {
+				names = append(names, namespace.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) == 0 {
+		names = []string{noNamespace}
+	}
+	return in(names...)
+}
+
+// labelKeys says a matchLabelKeys in the selector itself, as newer API servers
+// do, unless it is there already.
+func (t *podTranslation) labelKeys(selector *metav1.LabelSelector, keys []string, operator metav1.LabelSelectorOperator) {
+	for _, key := range keys {
+		value, ok := t.pod.Labels[key]
+		want := metav1.LabelSelectorRequirement{Key: key, Operator: operator, Values: []string{value}}
+		there := slices.ContainsFunc(selector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
+			return r.Key == want.Key && r.Operator == want.Operator && slices.Equal(r.Values, want.Values)
+		})
+		if ok && !there {
+			selector.MatchExpressions = append(selector.MatchExpressions, want)
+		}
+	}
+}
+
+func (t *podTranslation) topologySpread() []corev1.TopologySpreadConstraint {
+	var out []corev1.TopologySpreadConstraint
+	for i := range t.pod.Spec.TopologySpreadConstraints {
+		constraint := t.pod.Spec.TopologySpreadConstraints[i].DeepCopy()
+		if constraint.LabelSelector != nil { // Without it no pod counts.
+			constraint.LabelSelector.MatchExpressions = append(constraint.LabelSelector.MatchExpressions, metav1.LabelSelectorRequirement{
+				Key: api.LabelVirtualNamespace, Operator: metav1.LabelSelectorOpIn, Values: []string{t.pod.Namespace},
+			})
+			t.labelKeys(constraint.LabelSelector, constraint.MatchLabelKeys, metav1.LabelSelectorOpIn)
+		}
+		constraint.MatchLabelKeys = nil
+		out = append(out, *constraint)
+	}
+	return out
+}
+
+// names gives the containers the host name that a kubelet would give them. The
+// subdomain does not cross: the kubelet would make a name of it in the host's
+// namespace and domain.
+func (t *podTranslation) names(out *corev1.PodSpec) {
+	in := t.pod.Spec
+	if in.HostnameOverride != nil {
+		name := *in.HostnameOverride
+		out.HostnameOverride = &name
+		return
+	}
+	if in.HostNetwork {
+		return // It has the node's.
+	}
+	out.Hostname = in.Hostname
+	if out.Hostname == "" {
+		out.Hostname = hostnameOf(t.pod.Name)
+	}
+	if in.SetHostnameAsFQDN != nil && *in.SetHostnameAsFQDN && in.Subdomain != "" {
+		name := strings.Join([]string{out.Hostname, in.Subdomain, t.pod.Namespace, "svc", t.in.Tenant.ClusterDomain}, ".")
+		out.HostnameOverride = &name
+	}
+}
+
+// hostnameOf cuts a pod's name to what a host name may be.
+func hostnameOf(name string) string {
+	name = strings.ReplaceAll(name, ".", "-")
+	if len(name) > 63 {
+		name = name[:63]
+	}
+	return strings.TrimRight(name, "-")
+}
+
+// What the API allows in a dnsConfig (pkg/apis/core/validation).
+const (
+	maxNameservers = 3
+	maxSearches    = 32
+)
+
+// dns leads to the tenant's DNS where a real cluster leads to its own.
+func (t *podTranslation) dns(out *corev1.PodSpec) {
+	in := t.pod.Spec
+	policy := in.DNSPolicy
+	if policy == "" {
+		policy = corev1.DNSClusterFirst
+	}
+	if policy == corev1.DNSClusterFirst && in.HostNetwork {
+		policy = corev1.DNSDefault // So does the kubelet.
+	}
+	if policy == corev1.DNSClusterFirstWithHostNet {
+		policy = corev1.DNSClusterFirst
+	}
+	out.DNSPolicy, out.DNSConfig = policy, in.DNSConfig.DeepCopy()
+	if policy != corev1.DNSClusterFirst {
+		return
+	}
+	domain := t.in.Tenant.ClusterDomain
+	config := &corev1.PodDNSConfig{
+		Nameservers: []string{t.in.Tenant.DNSServiceIP},
+		Searches:    []string{t.pod.Namespace + ".svc." + domain, "svc." + domain, domain},
+	}
+	ndots := "5"
+	options := []corev1.PodDNSConfigOption{{Name: "ndots", Value: &ndots}}
+	if own := in.DNSConfig; own != nil {
+		config.Nameservers = unique(append(config.Nameservers, own.Nameservers...), maxNameservers)
+		config.Searches = unique(append(config.Searches, own.Searches...), maxSearches)
+		if slices.ContainsFunc(own.Options, func(o corev1.PodDNSConfigOption) bool { return o.Name == "ndots" }) {
+			options = nil
+		}
+		options = append(options, in.DNSConfig.DeepCopy().Options...)
+	}
+	config.Options = options
+	out.DNSPolicy, out.DNSConfig = corev1.DNSNone, config
+}
+
+func unique(in []string, most int) []string {
+	var out []string
+	for _, s := range in {
+		if !slices.Contains(out, s) && len(out) < most {
+			out = append(out, s)
+		}
+	}
+	return out
+}

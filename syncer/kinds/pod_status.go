@@ -1,0 +1,138 @@
+package kinds
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sublet-dev/sublet/syncer/translate"
+)
+
+// podBinding binds the virtual pod to the node that the host chose, once the
+// tenant has that node: its pod collector would delete a pod on an unknown one.
+func podBinding(in translate.Input[*corev1.Pod]) *corev1.Binding {
+	virtual, node := in.Virtual, in.Host.Spec.NodeName
+	if virtual.Spec.NodeName != "" || node == "" || virtual.DeletionTimestamp != nil {
+		return nil
+	}
+	if translate.Find[*corev1.Node](in.Refs, translate.Virtual, "", node) == nil {
+		return nil
+	}
+	return &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: virtual.Namespace, Name: virtual.Name, UID: virtual.UID},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
+	}
+}
+
+// podLost: a pod that is bound on account of its host pod cannot move to
+// another node.
+func podLost(virtual *corev1.Pod) bool {
+	if virtual.Spec.NodeName == "" {
+		return false
+	}
+	scheduled := conditionOf(virtual.Status.Conditions, corev1.PodScheduled)
+	return virtual.Status.StartTime != nil ||
+		virtual.Status.Phase != "" && virtual.Status.Phase != corev1.PodPending ||
+		scheduled != nil && scheduled.Status == corev1.ConditionTrue
+}
+
+// podStatus copies the status field by field; the fields are in the order of
+// the type.
+func podStatus(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
+	virtual, host := in.Virtual, in.Host
+	if virtual.Spec.NodeName == "" && host.Spec.NodeName != "" {
+		return nil, nil // Bound first: a pod without a node does not run.
+	}
+	out := virtual.DeepCopy()
+	from, to := host.Status.DeepCopy(), &out.Status
+	text := func(s string) string { return in.Tenant.Rewrite(s, in.Names) }
+
+	if from.ObservedGeneration != 0 && from.ObservedGeneration == host.Generation {
+		to.ObservedGeneration = virtual.Generation
+	}
+	if from.Phase != "" {
+		to.Phase = from.Phase
+	}
+	to.Conditions = podConditions(virtual, from.Conditions, to.ObservedGeneration, text)
+	to.Message = text(from.Message)
+	to.Reason = from.Reason
+	to.HostIP = from.HostIP
+	to.HostIPs = from.HostIPs
+	to.PodIP = from.PodIP
+	to.PodIPs = from.PodIPs
+	to.StartTime = from.StartTime
+	to.InitContainerStatuses = containerStatuses(from.InitContainerStatuses, text, names(virtual.Spec.InitContainers))
+	to.ContainerStatuses = containerStatuses(from.ContainerStatuses, text, names(virtual.Spec.Containers))
+	if to.QOSClass == "" {
+		to.QOSClass = from.QOSClass
+	}
+	var ephemeral []string
+	for i := range virtual.Spec.EphemeralContainers {
+		ephemeral = append(ephemeral, virtual.Spec.EphemeralContainers[i].Name)
+	}
+	to.EphemeralContainerStatuses = containerStatuses(from.EphemeralContainerStatuses, text, ephemeral)
+	to.Resize = from.Resize
+	to.AllocatedResources = from.AllocatedResources
+	to.Resources = from.Resources
+	return out, nil
+}
+
+// hostConditions are those that only the host's kubelet and scheduler set.
+var hostConditions = []corev1.PodConditionType{
+	corev1.PodScheduled, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady,
+	corev1.PodReadyToStartContainers, corev1.PodResizePending, corev1.PodResizeInProgress,
+	corev1.AllContainersRestarting,
+}
+
+// podConditions: the host's; but readiness gates are the tenant's business,
+// and so is what else its controllers have set.
+func podConditions(virtual *corev1.Pod, host []corev1.PodCondition, observed int64, text func(string) string) []corev1.PodCondition {
+	var out []corev1.PodCondition
+	for _, condition := range host {
+		gate := slices.ContainsFunc(virtual.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return g.ConditionType == condition.Type })
+		if own := conditionOf(virtual.Status.Conditions, condition.Type); gate && own != nil {
+			out = append(out, *own)
+			continue
+		}
+		condition.Message = text(condition.Message)
+		if condition.ObservedGeneration != 0 {
+			condition.ObservedGeneration = observed
+		}
+		out = append(out, condition)
+	}
+	for _, own := range virtual.Status.Conditions {
+		if conditionOf(out, own.Type) == nil && !slices.Contains(hostConditions, own.Type) {
+			out = append(out, own)
+		}
+	}
+	return out
+}
+
+func names(containers []corev1.Container) []string {
+	var all []string
+	for i := range containers {
+		all = append(all, containers[i].Name)
+	}
+	return all
+}
+
+// containerStatuses leaves out containers that the host has added.
+func containerStatuses(in []corev1.ContainerStatus, text func(string) string, known []string) []corev1.ContainerStatus {
+	var out []corev1.ContainerStatus
+	for _, status := range in {
+		if !slices.Contains(known, status.Name) {
+			continue
+		}
+		for _, state := range []*corev1.ContainerState{&status.State, &status.LastTerminationState} {
+			if state.Waiting != nil {
+				state.Waiting.Message = text(state.Waiting.Message)
+			}
+			if state.Terminated != nil && state.Terminated.Reason == "ContainerCannotRun" {
+				state.Terminated.Message = text(state.Terminated.Message)
+			}
+		}
+		out = append(out, status)
+	}
+	return out
+}
