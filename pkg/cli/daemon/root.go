@@ -1,0 +1,126 @@
+// Package daemon has the commands of subletd: what runs in the cluster. It joins
+// control plane, syncer, DNS and kubelet shim, which do not know each other.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/featuregate"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	_ "k8s.io/component-base/logs/json/register" // the log format json
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+)
+
+// usageError is an error in how the process was started.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// Report prints an error of Run, if there is one, and returns the exit code of
+// the process. It is the last line that the process writes, since that is what
+// shows as the message of a container that ended.
+func Report(w io.Writer, err error) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(w, "error:", err)
+	if errors.As(err, new(*usageError)) {
+		return 2
+	}
+	return 1
+}
+
+// Run runs the command that the arguments ask for, until ctx ends.
+func Run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	started := false
+	root := newRootCommand(&started)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !started {
+		return &usageError{err: err}
+	}
+	return err
+}
+
+func newRootCommand(started *bool) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "subletd",
+		Short: "What of Sublet runs in a cluster",
+		Long: `What of Sublet runs in a cluster. The chart starts the manager, and the manager a
+control plane for each virtual cluster; people use "sublet" instead.`,
+		Args:              cobra.NoArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		PersistentPreRun:  func(*cobra.Command, []string) { *started = true },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(newManagerCommand(), newTenantCommand(), newVersionCommand())
+	return root
+}
+
+// hostFlags lead to the host's API.
+type hostFlags struct{ kubeconfig string }
+
+func (f *hostFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig of the host (default: the ServiceAccount of the pod)")
+}
+
+func (f *hostFlags) config() (*rest.Config, error) {
+	if f.kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("reaching the host: %w; outside of a pod, give --kubeconfig", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", f.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig of the host: %w", err)
+	}
+	return config, nil
+}
+
+// logFlags say how to log.
+type logFlags struct {
+	format    string
+	verbosity uint32
+}
+
+func (f *logFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.format, "log-format", "text", "text or json")
+	cmd.Flags().Uint32VarP(&f.verbosity, "v", "v", 0, "how much to log: 0 for everybody, 1 and more for finding out")
+}
+
+// apply sets the logging of the process, which all libraries share.
+func (f *logFlags) apply(ctx context.Context) (context.Context, error) {
+	if !slices.Contains([]string{"text", "json"}, f.format) {
+		return nil, &usageError{err: fmt.Errorf("--log-format %q: use text or json", f.format)}
+	}
+	config := logsapi.NewLoggingConfiguration()
+	config.Format = f.format
+	config.Verbosity = logsapi.VerbosityLevel(f.verbosity)
+	gates := featuregate.NewFeatureGate()
+	if err := logsapi.AddFeatureGates(gates); err != nil {
+		return nil, err
+	}
+	if err := logsapi.ValidateAndApply(config, gates); err != nil {
+		return nil, fmt.Errorf("setting up the log: %w", err)
+	}
+	logger := klog.Background()
+	ctrl.SetLogger(logger)
+	return logr.NewContext(ctx, logger), nil
+}
