@@ -1,0 +1,55 @@
+package kinds
+
+import (
+	"bytes"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/sublet-dev/sublet/syncer/translate"
+)
+
+// Secret crosses to the host as far as a synced object refers to it.
+func Secret() translate.Kind[*corev1.Secret] {
+	return translate.Kind[*corev1.Secret]{
+		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Secret"),
+		Resource:         "secrets",
+		Namespaced:       true,
+		New:              func() *corev1.Secret { return &corev1.Secret{} },
+		NewList:          func() translate.ObjectList { return &corev1.SecretList{} },
+		Rules:            []rbacv1.PolicyRule{rule("", everything, "secrets")},
+		WhenReferenced:   true,
+		ToHost:           secretToHost,
+		Merge:            secretMerge,
+	}
+}
+
+func secretToHost(in translate.Input[*corev1.Secret]) (*corev1.Secret, error) {
+	virtual := in.Virtual
+	host := &corev1.Secret{
+		ObjectMeta: in.Tenant.HostMeta(virtual, corev1.ServiceAccountNameKey, corev1.ServiceAccountUIDKey),
+		Type:       virtual.Type,
+		Immutable:  virtual.Immutable,
+	}
+	switch virtual.Type {
+	case corev1.SecretTypeServiceAccountToken, corev1.SecretTypeBootstrapToken:
+		// Here it is mere data. Under its own type the host's controllers would
+		// take it for one of theirs: fill it with a token of the host, or delete
+		// it for want of the service account.
+		host.Type = corev1.SecretTypeOpaque
+	}
+	if virtual.Data != nil {
+		host.Data = make(map[string][]byte, len(virtual.Data))
+		for key, value := range virtual.Data {
+			host.Data[key] = bytes.Clone(value)
+		}
+	}
+	return host, nil
+}
+
+// secretMerge leaves the type alone: it cannot be changed.
+func secretMerge(host, desired *corev1.Secret) *corev1.Secret {
+	host.Data = desired.Data
+	host.Immutable = desired.Immutable
+	return host
+}
