@@ -5,6 +5,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
 
@@ -13,7 +14,21 @@ import (
 func All() []translate.Any {
 	return []translate.Any{
 		Pod().Erase(),
+		Service().Erase(),
+		EndpointSlice().Erase(),
 		ConfigMap().Erase(),
+		Secret().Erase(),
+		PersistentVolumeClaim().Erase(),
+		Node().Erase(),
+		StorageClass().Erase(),
+		Event().Erase(),
+		Secret().Erase(),
+		Service().Erase(),
+		EndpointSlice().Erase(),
+		PersistentVolumeClaim().Erase(),
+		Node().Erase(),
+		StorageClass().Erase(),
+		Event().Erase(),
 	}
 }
 
@@ -25,9 +40,15 @@ func Rules() (namespaced, cluster []rbacv1.PolicyRule) {
 		namespaced = append(namespaced, kind.Rules...)
 		cluster = append(cluster, kind.ClusterRules...)
 	}
+	// What the kubelet of the virtual nodes forwards: exec, attach, logs and
+	// port-forward. A WebSocket is a GET, but hosts ask for create as well.
+	namespaced = append(namespaced,
+		rule("", "get,create", "pods/exec", "pods/attach", "pods/portforward"),
+		rule("", "get", "pods/log"))
 	// The syncer looks up the owner of all it makes.
-	namespaced = append(namespaced, rule("apps", "get", "statefulsets"))
-	return namespaced, cluster
+	owner := rule("apps", "get", "statefulsets")
+	owner.ResourceNames = []string{api.ControlPlaneName}
+	return append(namespaced, owner), cluster
 }
 
 // everything is what the syncer does with a kind that begins in the tenant.
