@@ -93,20 +93,9 @@ func (s *Syncer) Run(ctx context.Context) error {
 // Ready tells what is missing until objects are synced; it does not block.
 func (s *Syncer) Ready() error {
 	if !s.synced.Load() {
-		return errors.New("the tenant's and the host's objects have not been read yet")
+		return errors.New("the tenant's and the host's objects have not been read yet: if it stays so, the log says what the syncer may not list")
 	}
 	return nil
-}
-
-// Ready returns nil once both sides have been read and objects are synced.
-func (s *Syncer) Ready() error {
-	s.mu.Lock()
-	e := s.engine
-	s.mu.Unlock()
-	if e == nil {
-		return errors.New("the syncer has not started yet")
-	}
-	return e.Ready()
 }
 
 // HostPod returns the name of the host pod of a virtual one. The error is
@@ -116,7 +105,7 @@ func (s *Syncer) HostPod(ctx context.Context, virtualNamespace, name string) (st
 	s.mu.Lock()
 	e := s.engine
 	s.mu.Unlock()
-	if e != nil {
+	if e != nil && s.synced.Load() {
 		if host, ok := e.HostObjectName(corev1.SchemeGroupVersion.WithKind("Pod").GroupKind(), pod); ok {
 			return host, nil
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,9 +64,6 @@ type Engine struct {
 	tokenQueue workqueue.TypedRateLimitingInterface[request]
 	// events exists while Run does.
 	events record.EventRecorder
-
-	// ready is set when the caches are.
-	ready atomic.Bool
 
 	// noting keeps what two handlers find out about one object in order.
 	noting sync.Mutex
@@ -272,7 +268,6 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("reading both sides: %w", context.Cause(ctx))
 	}
-	e.ready.Store(true)
 	logger.Info("Synced caches, starting workers", "workers", e.Workers)
 	if e.Synced != nil {
 		e.Synced()
@@ -285,14 +280,6 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
-}
-
-// Ready returns nil once Run has read both sides.
-func (e *Engine) Ready() error {
-	if e.ready.Load() {
-		return nil
-	}
-	return errors.New("the syncer has not read both sides yet: look in the log for what it may not list")
 }
 
 // work is one worker.
