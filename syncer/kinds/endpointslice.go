@@ -39,7 +39,7 @@ func endpointSliceRefs(virtual, _ *discoveryv1.EndpointSlice) []translate.Ref {
 	}
 	return []translate.Ref{{
 		Side:      translate.Virtual,
-		Kind:      corev1.SchemeGroupVersion.WithKind("Service").GroupKind(),
+		Kind:      coreKind("Service"),
 		Namespace: virtual.Namespace,
 		Name:      virtual.Labels[discoveryv1.LabelServiceName],
 		Read:      true,

@@ -6,7 +6,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
@@ -42,7 +41,7 @@ func eventRefs(_, host *corev1.Event) []translate.Ref {
 		}
 		refs = append(refs, translate.Ref{
 			Side: translate.Host,
-			Kind: schema.GroupKind{Kind: about.Kind},
+			Kind: coreKind(about.Kind),
 			Name: about.Name,
 			Read: true,
 		})

@@ -42,7 +42,7 @@ func claimRefs(virtual, _ *corev1.PersistentVolumeClaim) []translate.Ref {
 	}
 	return []translate.Ref{{
 		Side:      translate.Virtual,
-		Kind:      corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim").GroupKind(),
+		Kind:      coreKind("PersistentVolumeClaim"),
 		Namespace: virtual.Namespace,
 		Name:      source.Name,
 	}}

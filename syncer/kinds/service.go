@@ -38,7 +38,7 @@ func Service() translate.Kind[*corev1.Service] {
 
 // apiService tells whether a Service is that of the tenant's API.
 func apiService(namespace, name string) bool {
-	return namespace == metav1.NamespaceDefault && name == "kubernetes"
+	return namespace == metav1.NamespaceDefault && name == apiServiceName
 }
 
 func serviceToHost(in translate.Input[*corev1.Service]) (*corev1.Service, error) {
