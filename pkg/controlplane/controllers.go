@@ -52,6 +52,8 @@ type controllers struct {
 	context controllerapp.ControllerContext
 	list    []controllerapp.Controller
 	tokens  *serviceaccountcontroller.TokensController
+	// release lets events through to them.
+	release chan struct{}
 }
 
 // tenantControllers is what a cluster without machines needs.
@@ -120,6 +122,8 @@ func controllerNames(profile Profile) []string {
 
 // newControllers builds the controllers; the API server answers already.
 func newControllers(ctx context.Context, o Options, config *rest.Config, factory informers.SharedInformerFactory, certs *certificates, runDir string) (*controllers, error) {
+	release := make(chan struct{})
+	factory = heldInformers{SharedInformerFactory: factory, release: release, stop: ctx.Done()}
 	controllerContext, err := newControllerContext(ctx, o, config, factory, certs, runDir)
 	if err != nil {
 		return nil, err
@@ -141,7 +145,7 @@ func newControllers(ctx context.Context, o Options, config *rest.Config, factory
 	if err != nil {
 		return nil, err
 	}
-	return &controllers{context: controllerContext, list: list, tokens: tokens}, nil
+	return &controllers{context: controllerContext, list: list, tokens: tokens, release: release}, nil
 }
 
 // run blocks until ctx ends and the controllers have stopped.
@@ -149,6 +153,7 @@ func (c *controllers) run(ctx context.Context) error {
 	c.context.InformerFactory.Start(ctx.Done())
 	c.context.ObjectOrMetadataInformerFactory.Start(ctx.Done())
 	close(c.context.InformersStarted)
+	close(c.release)
 
 	go c.tokens.Run(ctx, tokenWorkers)
 	if !controllerapp.RunControllers(ctx, c.context, c.list, 0, controllerStopTimeout) {

@@ -269,12 +269,8 @@ func (c *ControlPlane) becomeReady(ctx context.Context) error {
 		return err
 	}
 	request := func(ctx context.Context) (bool, error) {
-		r := client.CoreV1().RESTClient().Get().AbsPath("/readyz")
-		for _, check := range c.options.ReadyChecks {
-			r = r.Param("exclude", check.Name)
-		}
 		var code int
-		r.Do(ctx).StatusCode(&code)
+		client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).StatusCode(&code)
 		return code == http.StatusOK, nil
 	}
 	if err := wait.PollUntilContextCancel(ctx, readyPoll, true, request); err != nil {

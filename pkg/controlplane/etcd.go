@@ -104,6 +104,9 @@ func (e *etcd) open(ctx context.Context, config *embed.Config) error {
 		if err != nil {
 			return e.reason(err)
 		}
+	case err := <-e.died:
+		// A goroutine ended that the start waits for.
+		return err
 	case <-timeout.C:
 		return fmt.Errorf("its data was not read within %s", etcdStartTimeout)
 	case <-ctx.Done():

@@ -94,8 +94,8 @@ type Options struct {
 	KubeletDialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// ReadyChecks must pass for /readyz to be ok, beside those of the API
-	// server. They do not hold up Start: whatever they wait for may need a
-	// control plane that has started.
+	// server. They do not hold up Start, and clients with Config do not see
+	// them: whatever they wait for may need a control plane that has started.
 	ReadyChecks []ReadyCheck
 }
 
