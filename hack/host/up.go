@@ -248,8 +248,7 @@ func (h host) awaitComponents(ctx context.Context, p *progress, config node.Conf
 			case component.Phase == supervise.Ready:
 				told = append(told, name)
 			case component.Failures >= before[name]+hopeless:
-				return fmt.Errorf("%s %s, %d times. The end of its log:\n%s", name, component.LastExit, component.Failures,
-					tail(filepath.Join(config.LogDir(), name+".log")))
+				return h.withLog(fmt.Errorf("%s %s, %d times", name, component.LastExit, component.Failures), config, name)
 			default:
 				waiting = name
 			}
@@ -259,8 +258,7 @@ func (h host) awaitComponents(ctx context.Context, p *progress, config node.Conf
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w. The end of its log:\n%s", waiting, context.Cause(ctx),
-				tail(filepath.Join(config.LogDir(), waiting+".log")))
+			return h.withLog(fmt.Errorf("waiting for %s: %w", waiting, context.Cause(ctx)), config, waiting)
 		case <-time.After(poll):
 		}
 	}
@@ -284,13 +282,16 @@ func (h host) applyAddons(ctx context.Context, p *progress, config node.Config) 
 	if err != nil {
 		return err
 	}
-	if err := addons.Apply(ctx, client, addons.Values{
+	values := addons.Values{
 		Image:         image,
 		ClusterDomain: node.ClusterDomain,
 		DNSAddress:    node.DNSAddress(),
 		Provisioner:   localpath.ProvisionerName,
-	}); err != nil {
-		return err
+	}
+	// The API server may just be starting again.
+	err = await(ctx, func(ctx context.Context) error { return addons.Apply(ctx, client, values) })
+	if err != nil {
+		return h.withLog(err, config, node.ControlPlane)
 	}
 	p.done(began, "applied CoreDNS and the StorageClass")
 	return nil
@@ -303,21 +304,34 @@ func (h host) awaitReady(ctx context.Context, p *progress, config node.Config) e
 	if err != nil {
 		return err
 	}
+	err = await(ctx, func(ctx context.Context) error { return addons.Ready(ctx, client, node.Name) })
+	if err != nil {
+		return h.withLog(err, config, node.Kubelet)
+	}
+	p.done(began, "node and CoreDNS are ready")
+	return nil
+}
+
+// await tries until it works, and returns the last error when it never does.
+func await(ctx context.Context, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it took too long"))
 	defer cancel()
 	for {
-		err := addons.Ready(ctx, client, node.Name)
+		err := try(ctx)
 		if err == nil {
-			p.done(began, "node and CoreDNS are ready")
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the node: %w: %w. The end of the kubelet's log:\n%s", context.Cause(ctx), err,
-				tail(filepath.Join(config.LogDir(), node.Kubelet+".log")))
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-time.After(poll):
 		}
 	}
+}
+
+// withLog adds the end of a component's log to an error.
+func (h host) withLog(err error, config node.Config, component string) error {
+	return fmt.Errorf("%w. The end of the log of %s:\n%s", err, component, tail(filepath.Join(config.LogDir(), component+".log")))
 }
 
 // tail returns the last lines of a log.

@@ -33,6 +33,9 @@ func TestRender(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			golden := filepath.Join("testdata", filepath.Base(path))
 			if *update {
+				if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
+					t.Fatal(err)
+				}
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
 					t.Fatal(err)
 				}
