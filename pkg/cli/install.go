@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/cli/values"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
@@ -26,15 +28,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/yaml"
-
-	"github.com/sublet-dev/sublet/charts"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/charts"
+	"github.com/sublet-dev/sublet/pkg/version"
 )
 
 const (
@@ -70,7 +69,7 @@ before stay, unless they are given anew.`,
 		Example: examples(a.name, `
 %[1]s install
 %[1]s install --image registry.example.com/subletd:0.1.0
-%[1]s install --values values.yaml --set replicas=2
+%[1]s install --values values.yaml --set manager.replicas=2
 %[1]s install --dry-run`),
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -129,9 +128,7 @@ func (o *installOptions) chartValues() (map[string]any, error) {
 		return nil, &usageError{err: err}
 	}
 	if o.image != "" {
-		if err := setImage(merged, o.image); err != nil {
-			return nil, err
-		}
+		setImage(merged, o.image)
 	}
 	return merged, nil
 }
@@ -161,10 +158,6 @@ func (o *installOptions) run(ctx context.Context) error {
 	if err := o.checkRights(ctx, clients); err != nil {
 		return err
 	}
-	progress.Step("applying the kinds of Sublet")
-	if err := o.applyCRDs(ctx, clients, chart); err != nil {
-		return interrupted(ctx, err, "run %q again to go on", o.app.name+" install")
-	}
 	progress.Step("installing the chart")
 	installed, upgraded, err := o.apply(ctx, clients, chart, vals)
 	if err != nil {
@@ -186,15 +179,28 @@ func (o *installOptions) run(ctx context.Context) error {
 
 // print writes the manifests without asking the host.
 func (o *installOptions) print(chart *chart.Chart, vals map[string]any) error {
+	manifest, err := render(chart, o.namespace, vals)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(o.Stdout, strings.TrimSpace(manifest))
+	return err
+}
+
+// render renders the chart without asking the host.
+func render(chart *chart.Chart, namespace string, vals map[string]any) (string, error) {
+	host, err := chartutil.ParseKubeVersion(version.Kubernetes)
+	if err != nil {
+		return "", err
+	}
 	install := action.NewInstall(&action.Configuration{Log: func(string, ...any) {}})
 	install.DryRun, install.ClientOnly, install.IncludeCRDs = true, true, true
-	install.ReleaseName, install.Namespace = releaseName, o.namespace
+	install.ReleaseName, install.Namespace, install.KubeVersion = releaseName, namespace, host
 	rendered, err := install.Run(chart, vals)
 	if err != nil {
-		return fmt.Errorf("rendering the chart: %w", err)
+		return "", fmt.Errorf("rendering the chart: %w", err)
 	}
-	_, err = fmt.Fprintln(o.Stdout, strings.TrimSpace(rendered.Manifest))
-	return err
+	return rendered.Manifest, nil
 }
 
 // checkHostVersion refuses hosts that are too old.
@@ -276,68 +282,6 @@ func rightText(a authorizationv1.ResourceAttributes) string {
 	return text
 }
 
-// applyCRDs applies the kinds, which Helm would install but never bring up to
-// date.
-func (o *installOptions) applyCRDs(ctx context.Context, clients *hostClients, chart *chart.Chart) error {
-	client, err := rest.UnversionedRESTClientFor(unversioned(clients.config))
-	if err != nil {
-		return err
-	}
-	for _, crd := range chart.CRDObjects() {
-		objects, err := decode(crd.File.Data)
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", crd.Filename, err)
-		}
-		for _, object := range objects {
-			if err := applyCRD(ctx, client, object); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-const crdPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
-
-func applyCRD(ctx context.Context, client rest.Interface, object *unstructured.Unstructured) error {
-	content, err := object.MarshalJSON()
-	if err != nil {
-		return err
-	}
-	err = client.Patch(types.ApplyPatchType).AbsPath(crdPath+object.GetName()).
-		Param("fieldManager", fieldManager).Param("force", "true").Body(content).Do(ctx).Error()
-	if err != nil {
-		return fmt.Errorf("applying the CustomResourceDefinition %s: %w", object.GetName(), err)
-	}
-	for {
-		content, err := client.Get().AbsPath(crdPath + object.GetName()).Do(ctx).Raw()
-		if err != nil {
-			return fmt.Errorf("waiting for the CustomResourceDefinition %s: %w", object.GetName(), err)
-		}
-		current := &unstructured.Unstructured{}
-		if err := current.UnmarshalJSON(content); err != nil {
-			return err
-		}
-		if established(current) {
-			return nil
-		}
-		if pause(ctx, 50*time.Millisecond); ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func established(crd *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
-	for _, entry := range conditions {
-		condition, _ := entry.(map[string]any)
-		if condition["type"] == "Established" && condition["status"] == "True" {
-			return true
-		}
-	}
-	return false
-}
-
 // decode reads the objects of a multi-document YAML.
 func decode(content []byte) ([]*unstructured.Unstructured, error) {
 	var objects []*unstructured.Unstructured
@@ -345,7 +289,7 @@ func decode(content []byte) ([]*unstructured.Unstructured, error) {
 	for {
 		object := &unstructured.Unstructured{}
 		if err := decoder.Decode(object); err != nil {
-			if err.Error() == "EOF" {
+			if errors.Is(err, io.EOF) {
 				return objects, nil
 			}
 			return nil, err
@@ -394,12 +338,12 @@ func (o *installOptions) apply(ctx context.Context, clients *hostClients, chart 
 	}
 	if last == nil {
 		install := action.NewInstall(config)
-		install.ReleaseName, install.Namespace, install.SkipCRDs, install.Timeout = releaseName, o.namespace, true, o.timeout
+		install.ReleaseName, install.Namespace, install.Timeout = releaseName, o.namespace, o.timeout
 		installed, err := install.RunWithContext(ctx, chart, vals)
 		return installed, false, helmError(err)
 	}
 	upgrade := action.NewUpgrade(config)
-	upgrade.Namespace, upgrade.SkipCRDs, upgrade.Timeout, upgrade.MaxHistory = o.namespace, true, o.timeout, 5
+	upgrade.Namespace, upgrade.Timeout, upgrade.MaxHistory = o.namespace, o.timeout, 5
 	upgrade.ResetThenReuseValues = true
 	installed, err := upgrade.RunWithContext(ctx, releaseName, chart, vals)
 	return installed, true, helmError(err)
@@ -502,29 +446,18 @@ func deploymentProblem(ctx context.Context, clients *hostClients, deployment *ap
 	return ""
 }
 
-// setImage sets the image in the form that the chart's values have.
-func setImage(vals map[string]any, image string) error {
-	chart, err := loadChart()
-	if err != nil {
-		return err
+// setImage sets the image as the chart's values have it: the chart joins
+// repository and tag by a colon, which does for digests as well. An image
+// without a tag is that of this release.
+func setImage(vals map[string]any, image string) {
+	repository, tag := image, ""
+	if colon := strings.LastIndex(image, ":"); colon > strings.LastIndex(image, "/") {
+		repository, tag = image[:colon], image[colon+1:]
 	}
-	if _, single := chart.Values["image"].(string); single {
-		vals["image"] = image
-		return nil
+	values, ok := vals["image"].(map[string]any)
+	if !ok {
+		values = map[string]any{}
 	}
-	name, digest, _ := strings.Cut(image, "@")
-	tag := ""
-	if colon := strings.LastIndex(name, ":"); colon > strings.LastIndex(name, "/") {
-		name, tag = name[:colon], name[colon+1:]
-	}
-	content, err := yaml.Marshal(map[string]any{"repository": name, "tag": tag, "digest": digest})
-	if err != nil {
-		return err
-	}
-	parts := map[string]any{}
-	if err := yaml.Unmarshal(content, &parts); err != nil {
-		return err
-	}
-	vals["image"] = parts
-	return nil
+	values["repository"], values["tag"] = repository, tag
+	vals["image"] = values
 }

@@ -159,7 +159,6 @@ kubectl get namespaces
 %[1]s connect acme -- kubectl get pods -A`),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},

@@ -154,20 +154,25 @@ func (o *uninstallOptions) removeCRDs(ctx context.Context, clients *hostClients)
 	if err != nil {
 		return err
 	}
+	manifest, err := render(chart, o.namespace, nil)
+	if err != nil {
+		return err
+	}
+	objects, err := decode([]byte(manifest))
+	if err != nil {
+		return err
+	}
 	client, err := rest.UnversionedRESTClientFor(unversioned(clients.config))
 	if err != nil {
 		return err
 	}
-	for _, crd := range chart.CRDObjects() {
-		objects, err := decode(crd.File.Data)
-		if err != nil {
-			return err
+	for _, object := range objects {
+		if object.GetKind() != "CustomResourceDefinition" {
+			continue
 		}
-		for _, object := range objects {
-			err := client.Delete().AbsPath(crdPath + object.GetName()).Do(ctx).Error()
-			if err != nil && !apierrors.IsNotFound(err) {
-				return fmt.Errorf("deleting the CustomResourceDefinition %s: %w", object.GetName(), err)
-			}
+		path := "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/" + object.GetName()
+		if err := client.Delete().AbsPath(path).Do(ctx).Error(); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("deleting the CustomResourceDefinition %s: %w", object.GetName(), err)
 		}
 	}
 	return nil
