@@ -57,8 +57,8 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="self.type == oldSelf.type",message="type is immutable: create another tenant instead"
 // +kubebuilder:validation:XValidation:rule="!has(self.virtualCluster) || self.type == 'VirtualCluster'",message="virtualCluster is for type VirtualCluster"
-// +kubebuilder:validation:XValidation:rule="!has(self.namespace) || self.type != 'Folder'",message="a Folder has no namespace"
-// +kubebuilder:validation:XValidation:rule="has(self.namespace) == has(oldSelf.namespace) && (!has(self.namespace) || self.namespace == oldSelf.namespace)",message="namespace is immutable: create another tenant instead"
+// +kubebuilder:validation:XValidation:rule="!has(self.__namespace__) || self.type != 'Folder'",message="a Folder has no namespace"
+// +kubebuilder:validation:XValidation:rule="has(self.__namespace__) == has(oldSelf.__namespace__) && (!has(self.__namespace__) || self.__namespace__ == oldSelf.__namespace__)",message="namespace is immutable: create another tenant instead"
 type TenantSpec struct {
 	// Type says what the tenant owns on the host: VirtualCluster (an API server
 	// of its own), Namespace (a plain namespace) or Folder (nothing; it groups).
@@ -119,7 +119,7 @@ const (
 
 // Member gives one subject a role.
 //
-// +kubebuilder:validation:XValidation:rule="(self.kind == 'ServiceAccount') == has(self.namespace)",message="namespace is for kind ServiceAccount, and required there"
+// +kubebuilder:validation:XValidation:rule="(self.kind == 'ServiceAccount') == has(self.__namespace__)",message="namespace is for kind ServiceAccount, and required there"
 type Member struct {
 	// Kind of the subject: User, Group or ServiceAccount.
 	// +kubebuilder:validation:Enum=User;Group;ServiceAccount
