@@ -248,7 +248,7 @@ func (h host) awaitComponents(ctx context.Context, p *progress, config node.Conf
 			case component.Phase == supervise.Ready:
 				told = append(told, name)
 			case component.Failures >= before[name]+hopeless:
-				return h.withLog(fmt.Errorf("%s %s, %d times", name, component.LastExit, component.Failures), config, name)
+				return withLog(fmt.Errorf("%s %s, %d times", name, component.LastExit, component.Failures), config, name)
 			default:
 				waiting = name
 			}
@@ -258,7 +258,7 @@ func (h host) awaitComponents(ctx context.Context, p *progress, config node.Conf
 		}
 		select {
 		case <-ctx.Done():
-			return h.withLog(fmt.Errorf("waiting for %s: %w", waiting, context.Cause(ctx)), config, waiting)
+			return withLog(fmt.Errorf("waiting for %s: %w", waiting, context.Cause(ctx)), config, waiting)
 		case <-time.After(poll):
 		}
 	}
@@ -291,7 +291,7 @@ func (h host) applyAddons(ctx context.Context, p *progress, config node.Config) 
 	// The API server may just be starting again.
 	err = await(ctx, func(ctx context.Context) error { return addons.Apply(ctx, client, values) })
 	if err != nil {
-		return h.withLog(err, config, node.ControlPlane)
+		return withLog(err, config, node.ControlPlane)
 	}
 	p.done(began, "applied CoreDNS and the StorageClass")
 	return nil
@@ -306,7 +306,7 @@ func (h host) awaitReady(ctx context.Context, p *progress, config node.Config) e
 	}
 	err = await(ctx, func(ctx context.Context) error { return addons.Ready(ctx, client, node.Name) })
 	if err != nil {
-		return h.withLog(err, config, node.Kubelet)
+		return withLog(err, config, node.Kubelet)
 	}
 	p.done(began, "node and CoreDNS are ready")
 	return nil
@@ -330,7 +330,7 @@ func await(ctx context.Context, try func(context.Context) error) error {
 }
 
 // withLog adds the end of a component's log to an error.
-func (h host) withLog(err error, config node.Config, component string) error {
+func withLog(err error, config node.Config, component string) error {
 	return fmt.Errorf("%w. The end of the log of %s:\n%s", err, component, tail(filepath.Join(config.LogDir(), component+".log")))
 }
 
