@@ -357,17 +357,18 @@ func helmError(err error) error {
 }
 
 func ensureNamespace(ctx context.Context, clients *hostClients, name string) error {
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name:        name,
-		Annotations: map[string]string{namespaceMark: "true"},
-	}}
-	_, err := clients.kube.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{FieldManager: fieldManager})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("making the namespace %s: %w", name, err)
+	namespaces := clients.kube.CoreV1().Namespaces()
+	existing, err := namespaces.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		// The mark is under our reserved prefix: once the chart's policies are
+		// there, nobody but the manager may set it.
+		existing, err = namespaces.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name:        name,
+			Annotations: map[string]string{namespaceMark: "true"},
+		}}, metav1.CreateOptions{FieldManager: fieldManager})
 	}
-	existing, err := clients.kube.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return err
+		return fmt.Errorf("making the namespace %s: %w", name, err)
 	}
 	if existing.DeletionTimestamp != nil {
 		return hint(fmt.Errorf("the namespace %s is being deleted", name), "Wait until it is gone, then run this again.")
