@@ -99,6 +99,9 @@ func apiServerOptions(o Options, certs *certificates, storage *etcd, runDir stri
 	opts := apiserveroptions.NewServerRunOptions()
 
 	opts.GenericServerRunOptions.AdvertiseAddress = advertiseAddress(o)
+	// A feature of an older version that is switched on may be implemented
+	// with a newer version of its API, which must be there, then.
+	opts.GenericServerRunOptions.EmulationForwardCompatible = emulates(opts)
 	// The listener comes later; with a port set now, a self-signed certificate
 	// would be made.
 	opts.SecureServing.BindAddress = net.ParseIP(o.BindAddress)
@@ -142,6 +145,13 @@ func apiServerOptions(o Options, certs *certificates, storage *etcd, runDir stri
 		}
 	}
 	return opts, nil
+}
+
+// emulates tells whether an older version than that of the libraries is served.
+func emulates(opts *apiserveroptions.ServerRunOptions) bool {
+	generic := opts.GenericServerRunOptions
+	effective := generic.ComponentGlobalsRegistry.EffectiveVersionFor(generic.ComponentName)
+	return !effective.BinaryVersion().WithPatch(0).EqualTo(effective.EmulationVersion())
 }
 
 // authentication sets who is believed: certificates of the bundle's CA, tokens

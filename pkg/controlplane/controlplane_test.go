@@ -945,8 +945,8 @@ func showEmulated(ctx context.Context, dir string) error {
 		return err
 	}
 	o.EmulatedVersion = "1.34"
-	o.FeatureGates = map[string]bool{"MutatingAdmissionPolicy": true}
-	o.RuntimeConfig = map[string]string{"admissionregistration.k8s.io/v1beta1": "true"}
+	o.FeatureGates = map[string]bool{"ClusterTrustBundle": true}
+	o.RuntimeConfig = map[string]string{"certificates.k8s.io/v1beta1": "true"}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p, err := Start(ctx, o)
@@ -972,7 +972,7 @@ func showEmulated(ctx context.Context, dir string) error {
 	if found.NewAPI, err = has("admissionregistration.k8s.io/v1", "mutatingadmissionpolicies"); err != nil {
 		return err
 	}
-	if found.Gate, err = has("admissionregistration.k8s.io/v1beta1", "mutatingadmissionpolicies"); err != nil {
+	if found.Gate, err = has("certificates.k8s.io/v1beta1", "clustertrustbundles"); err != nil {
 		return err
 	}
 	labels := map[string]string{"app": "web"}

@@ -70,7 +70,9 @@ func (f heldInformers) Autoscaling() autoscaling.Interface { return autoscaling.
 func (f heldInformers) Batch() batch.Interface { return batch.New(f, "", nil) }
 
 // Certificates is the group of that name.
-func (f heldInformers) Certificates() certificateinformers.Interface { return certificateinformers.New(f, "", nil) }
+func (f heldInformers) Certificates() certificateinformers.Interface {
+	return certificateinformers.New(f, "", nil)
+}
 
 // Coordination is the group of that name.
 func (f heldInformers) Coordination() coordination.Interface { return coordination.New(f, "", nil) }
