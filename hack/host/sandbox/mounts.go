@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// temporary is where components put temporary files: in the sandbox's own memory.
+const temporary = "/run/tmp"
+
 // enterMounts gives the sandbox its own view of the machine's files. Nothing it
 // mounts is seen outside.
 func enterMounts(s Spec) error {
@@ -67,6 +70,9 @@ func enterDirectories(s Spec) error {
 	if err := mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV); err != nil {
 		return err
 	}
+	if err := os.Chmod("/run", 0o755); err != nil {
+		return fmt.Errorf("make the sandbox's /run: %w", err)
+	}
 	for _, dir := range []string{"/var/lib", "/var/log"} {
 		own := filepath.Join(s.Dir, dir)
 		if err := os.MkdirAll(own, 0o755); err != nil {
@@ -76,8 +82,10 @@ func enterDirectories(s Spec) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll("/run/lock", 0o1777); err != nil {
-		return fmt.Errorf("make the sandbox's /run/lock: %w", err)
+	for _, dir := range []string{"/run/lock", temporary} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make the sandbox's %s: %w", dir, err)
+		}
 	}
 	return nil
 }

@@ -106,6 +106,8 @@ func environment(checkout string) []string {
 	return []string{
 		"PATH=" + filepath.Join(checkout, ".cache/bin") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=/root",
+		// What is killed leaves its temporary files, which must go, too.
+		"TMPDIR=" + temporary,
 		"LANG=C.UTF-8",
 	}
 }
