@@ -165,6 +165,9 @@ func (e *Engine) addKinds(virtual, host *client) error {
 		api.LabelComponent: api.ComponentSynced,
 	}).String()
 	for _, any := range e.Kinds {
+		if e.sources[sourceKey{translate.Host, any.GroupKind()}] != nil {
+			return fmt.Errorf("kind %q is listed twice", any.GroupKind())
+		}
 		k := &kind{Any: any}
 		onVirtual, err := virtual.resource(any.GroupVersionKind, any.Resource, any.Namespaced)
 		if err != nil {
@@ -290,6 +293,9 @@ func (e *Engine) work(ctx context.Context, queue workqueue.TypedRateLimitingInte
 			return
 		}
 		err := do(ctx, r)
+		if err != nil && queue == e.tokenQueue && e.over(r) {
+			err = nil // It was about an object that is gone by now.
+		}
 		switch {
 		case err == nil:
 			queue.Forget(r)

@@ -28,10 +28,10 @@ const (
 //
 //	Kind.Tokens ─► TokenRequest (tenant's API) ─► host Secret, owned by the host object
 func (e *Engine) refreshTokens(ctx context.Context, r request) error {
-	virtual := r.kind.virtual.object(r.Namespace, r.Name)
-	if virtual == nil || virtual.GetDeletionTimestamp() != nil {
+	if e.over(r) {
 		return nil
 	}
+	virtual := r.kind.virtual.object(r.Namespace, r.Name)
 	tokens := r.kind.Tokens(virtual)
 	if len(tokens) == 0 {
 		return nil
@@ -62,6 +62,9 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 		want.ResourceVersion = have.ResourceVersion
 		_, err = e.tokens.update(ctx, want, "")
 	}
+	if apierrors.IsNotFound(err) {
+		return errAgain // Collected with its owner, an earlier host object.
+	}
 	if refusal(err) {
 		return e.refuse(r, virtual, "HostRefused", err)
 	}
@@ -69,6 +72,12 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 		return fmt.Errorf("write the tokens of %s %q: %w", r.kind.Resource, r.NamespacedName, err)
 	}
 	return nil // The Secret comes back as a change, and sets the alarm.
+}
+
+// over tells whether an object needs no tokens any more.
+func (e *Engine) over(r request) bool {
+	virtual := r.kind.virtual.object(r.Namespace, r.Name)
+	return virtual == nil || virtual.GetDeletionTimestamp() != nil
 }
 
 // foundTokens reads a Secret that the cache does not know yet.

@@ -22,13 +22,6 @@ func All() []translate.Any {
 		Node().Erase(),
 		StorageClass().Erase(),
 		Event().Erase(),
-		Secret().Erase(),
-		Service().Erase(),
-		EndpointSlice().Erase(),
-		PersistentVolumeClaim().Erase(),
-		Node().Erase(),
-		StorageClass().Erase(),
-		Event().Erase(),
 	}
 }
 
