@@ -128,7 +128,7 @@ func (h host) enter(argv []string) ([]string, error) {
 	if pid == 0 {
 		return nil, errors.New("the local host is not up: run make up")
 	}
-	return append([]string{"nsenter", "--target", strconv.Itoa(pid), "--mount", "--net", "--pid", "--uts", "--ipc", "--"}, argv...), nil
+	return append([]string{"nsenter", "--target", strconv.Itoa(pid), "--mount", "--root", "--net", "--pid", "--uts", "--ipc", "--"}, argv...), nil
 }
 
 // imported tells the key of each image that the host has.
