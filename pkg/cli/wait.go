@@ -29,6 +29,9 @@ const (
 	// moment ago. brokenPatience is the same for what sometimes mends itself.
 	blockedPatience = time.Second
 	brokenPatience  = 10 * time.Second
+	// noticePatience is how long people are spared what is usually gone in a
+	// moment, such as a volume that is being made.
+	noticePatience = 4 * time.Second
 	// managerPatience is how long the manager may take to notice a tenant,
 	// before people are told to look after it.
 	managerPatience = 5 * time.Second
@@ -122,9 +125,12 @@ func (w *waiter) wait(ctx context.Context, tenant *api.Tenant) (*api.Tenant, err
 		if text != last {
 			last, since = text, time.Now()
 		}
-		if text != "" {
+		if text == "" {
+			continue
+		}
+		if stands := time.Since(since); stands > min(patience, noticePatience) && patience > 0 || stands > noticePatience {
 			w.notice(text)
-			if patience > 0 && time.Since(since) > patience {
+			if patience > 0 && stands > patience {
 				return nil, w.failed(errors.New(text))
 			}
 		}

@@ -18,7 +18,7 @@ func newManagerCommand() *cobra.Command {
 		Short: "Run the controllers that make tenants",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, err := log.apply(cmd.Context())
+			ctx, err := log.apply(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}

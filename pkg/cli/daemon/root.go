@@ -7,18 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/component-base/featuregate"
-	logsapi "k8s.io/component-base/logs/api/v1"
-	_ "k8s.io/component-base/logs/json/register" // the log format json
-	ctrl "sigs.k8s.io/controller-runtime"
-
-	"github.com/go-logr/logr"
-	"k8s.io/klog/v2"
 )
 
 // usageError is an error in how the process was started.
@@ -65,10 +57,16 @@ control plane for each virtual cluster; people use "sublet" instead.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		PersistentPreRun:  func(*cobra.Command, []string) { *started = true },
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newManagerCommand(), newTenantCommand(), newVersionCommand())
+	for _, cmd := range root.Commands() {
+		run := cmd.RunE
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			*started = true // what fails from here on was typed right
+			return run(cmd, args)
+		}
+	}
 	return root
 }
 
@@ -92,35 +90,4 @@ func (f *hostFlags) config() (*rest.Config, error) {
 		return nil, fmt.Errorf("reading the kubeconfig of the host: %w", err)
 	}
 	return config, nil
-}
-
-// logFlags say how to log.
-type logFlags struct {
-	format    string
-	verbosity uint32
-}
-
-func (f *logFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.format, "log-format", "text", "text or json")
-	cmd.Flags().Uint32VarP(&f.verbosity, "v", "v", 0, "how much to log: 0 for everybody, 1 and more for finding out")
-}
-
-// apply sets the logging of the process, which all libraries share.
-func (f *logFlags) apply(ctx context.Context) (context.Context, error) {
-	if !slices.Contains([]string{"text", "json"}, f.format) {
-		return nil, &usageError{err: fmt.Errorf("--log-format %q: use text or json", f.format)}
-	}
-	config := logsapi.NewLoggingConfiguration()
-	config.Format = f.format
-	config.Verbosity = logsapi.VerbosityLevel(f.verbosity)
-	gates := featuregate.NewFeatureGate()
-	if err := logsapi.AddFeatureGates(gates); err != nil {
-		return nil, err
-	}
-	if err := logsapi.ValidateAndApply(config, gates); err != nil {
-		return nil, fmt.Errorf("setting up the log: %w", err)
-	}
-	logger := klog.Background()
-	ctrl.SetLogger(logger)
-	return logr.NewContext(ctx, logger), nil
 }

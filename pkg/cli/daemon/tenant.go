@@ -54,7 +54,7 @@ func newTenantCommand() *cobra.Command {
 the kubelets of its virtual nodes, and the syncer, in one process.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, err := log.apply(cmd.Context())
+			ctx, err := log.apply(cmd.Context(), cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
