@@ -2,9 +2,7 @@ package tools
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,15 +16,14 @@ const containerdVersion = "v2.4.2"
 // they are there, and says whether it had to.
 func Containerd(ctx context.Context, dir string, say func(format string, args ...any)) (bool, error) {
 	stamp := filepath.Join(dir, "containerd.version")
-	if built, err := os.ReadFile(stamp); err == nil && string(built) == containerdVersion {
+	programs := []string{"containerd", "containerd-shim-runc-v2", "ctr"}
+	if built(stamp, dir, programs) {
 		return false, nil
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("look for containerd: %w", err)
 	}
 	say("building containerd %s (one to three minutes)", containerdVersion)
 	const module = "github.com/containerd/containerd/v2/cmd/"
 	args := []string{"install", "-ldflags", "-s -w"}
-	for _, program := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+	for _, program := range programs {
 		args = append(args, module+program+"@"+containerdVersion)
 	}
 	command := exec.CommandContext(ctx, "go", args...)
@@ -40,4 +37,17 @@ func Containerd(ctx context.Context, dir string, say func(format string, args ..
 		return false, fmt.Errorf("note containerd's version: %w", err)
 	}
 	return true, nil
+}
+
+// built says whether the stamp, which is written last, and all programs are there.
+func built(stamp, dir string, programs []string) bool {
+	if version, err := os.ReadFile(stamp); err != nil || string(version) != containerdVersion {
+		return false
+	}
+	for _, program := range programs {
+		if _, err := os.Stat(filepath.Join(dir, program)); err != nil {
+			return false
+		}
+	}
+	return true
 }
