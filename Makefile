@@ -59,7 +59,7 @@ bin/subletd:
 .PHONY: image
 image: bin/subletd ## the image of subletd, with buildah and without any registry
 	@command -v buildah >/dev/null || { echo "make image needs buildah: apt-get install buildah"; exit 1; }
-	@buildah bud --isolation chroot --network none --tag $(IMAGE) .
+	@buildah bud --isolation chroot --tag $(IMAGE) .
 
 .PHONY: tools
 tools: .cache/bin/kubectl .cache/bin/helm ## kubectl and helm, of the versions in go.mod, in .cache/bin
