@@ -50,10 +50,15 @@ func (s *Syncer) AllocateService(ctx context.Context, svc, old *corev1.Service, 
 	if dryRun {
 		a.dryRun = []string{metav1.DryRunAll}
 	}
+	if !dryRun {
+		s.hold(svc, old)
+	}
 	if err := a.run(ctx); err != nil {
 		return a.rewrite(err)
 	}
-	if a.input.Host == nil {
+	if a.input.Host == nil || dryRun {
+		// What a dry run allocates is made up: it is not even valid. The
+		// tenant's own allocator makes up something better.
 		return nil
 	}
 	decided, err := a.kind.Status(a.input)
@@ -62,6 +67,40 @@ func (s *Syncer) AllocateService(ctx context.Context, svc, old *corev1.Service, 
 	}
 	decided.Spec.DeepCopyInto(&svc.Spec)
 	return nil
+}
+
+// hold keeps the engine from making the host Service again what the stored
+// virtual one says, while the new one is on its way.
+func (s *Syncer) hold(svc, old *corev1.Service) {
+	s.mu.Lock()
+	e := s.engine
+	s.mu.Unlock()
+	if e == nil || !s.synced.Load() {
+		return
+	}
+	name := types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}
+	kind := corev1.SchemeGroupVersion.WithKind("Service").GroupKind()
+	if old == nil {
+		e.Hold(kind, name, nil)
+		return
+	}
+	e.Hold(kind, name, old)
+}
+
+// inTenant tells whether the tenant has a Service of this name: admission comes
+// before the API server looks.
+func (s *Syncer) inTenant(ctx context.Context, namespace, name string) (bool, error) {
+	s.mu.Lock()
+	virtual := s.virtual
+	s.mu.Unlock()
+	if virtual == nil {
+		return false, apierrors.NewServiceUnavailable(fmt.Sprintf("cannot tell yet whether there is a Service %q: try again", name))
+	}
+	_, err := virtual.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // allocation is one call of AllocateService.
@@ -140,7 +179,17 @@ func (a *allocation) takeOver(ctx context.Context, found, desired *corev1.Servic
 		}
 		return false, nil
 	}
-	if a.create && (found.Annotations[api.AnnotationVirtualUID] != "" || found.DeletionTimestamp != nil) {
+	if a.create && found.Annotations[api.AnnotationVirtualUID] != "" {
+		exists, err := a.syncer.inTenant(ctx, a.input.Virtual.Namespace, a.input.Virtual.Name)
+		if err != nil {
+			return false, err
+		}
+		if exists {
+			return false, apierrors.NewAlreadyExists(corev1.Resource("services"), a.input.Virtual.Name)
+		}
+		return replace()
+	}
+	if found.DeletionTimestamp != nil {
 		return replace()
 	}
 	merged := found.DeepCopy()

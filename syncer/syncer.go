@@ -42,7 +42,9 @@ type Syncer struct {
 
 	mu     sync.Mutex
 	tenant *translate.Tenant
-	engine *engine.Engine
+	// engine and virtual are there from Run on.
+	engine  *engine.Engine
+	virtual kubernetes.Interface
 }
 
 // New prepares a syncer; it talks to nobody yet.
@@ -53,15 +55,19 @@ func New(o Options) (*Syncer, error) {
 	if o.Config.Tenant == "" || o.Config.HostNamespace == "" {
 		return nil, fmt.Errorf("a syncer needs a tenant and its host namespace, not %q and %q", o.Config.Tenant, o.Config.HostNamespace)
 	}
-	config := rest.CopyConfig(o.Host)
-	config.QPS = -1
-	config.ContentType = runtime.ContentTypeProtobuf
-	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	host, err := kubernetes.NewForConfig(config)
+	host, err := newClient(o.Host)
 	if err != nil {
 		return nil, fmt.Errorf("host client: %w", err)
 	}
 	return &Syncer{options: o, host: host}, nil
+}
+
+func newClient(config *rest.Config) (kubernetes.Interface, error) {
+	config = rest.CopyConfig(config)
+	config.QPS = -1
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	return kubernetes.NewForConfig(config)
 }
 
 // Run syncs until ctx ends.
@@ -83,8 +89,12 @@ func (s *Syncer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	virtual, err := newClient(s.options.Virtual)
+	if err != nil {
+		return fmt.Errorf("virtual client: %w", err)
+	}
 	s.mu.Lock()
-	s.engine = e
+	s.engine, s.virtual = e, virtual
 	s.mu.Unlock()
 	defer s.synced.Store(false)
 	return e.Run(ctx)

@@ -50,6 +50,9 @@ type Options struct {
 	Synced func()
 }
 
+// holdTime is how long a write in the tenant may take after the host's.
+const holdTime = 5 * time.Second
+
 // Engine syncs one tenant.
 type Engine struct {
 	Options
@@ -75,6 +78,16 @@ type Engine struct {
 	// futile remembers writes of which a server kept less than was written, so
 	// that they are not repeated for ever.
 	futile map[write]translate.Object
+	// held objects are being changed on the host ahead of their virtual one.
+	held map[request]hold
+}
+
+// hold is how the virtual object was when the host object ran ahead, and how
+// long that may last.
+type hold struct {
+	uid     types.UID
+	version string
+	until   time.Time
 }
 
 // kind is a translate.Any with its two sides.
@@ -128,6 +141,7 @@ func New(o Options) (*Engine, error) {
 		index:   newIndex(o.Clock.Now),
 		refused: map[request]bool{},
 		futile:  map[write]translate.Object{},
+		held:    map[request]hold{},
 	}
 	e.queue, e.tokenQueue = e.newQueue(), e.newQueue()
 
@@ -437,6 +451,46 @@ func (e *Engine) HostObjectName(kind schema.GroupKind, virtual types.NamespacedN
 		}
 	}
 	return "", false
+}
+
+// Hold leaves the host object of a virtual one alone until the virtual object
+// is another than old, or as known now if old is nil, but not for long: its
+// host object is being changed first.
+func (e *Engine) Hold(kind schema.GroupKind, virtual types.NamespacedName, old metav1.Object) {
+	for _, k := range e.kinds {
+		if k.GroupKind() != kind || k.fromHost() {
+			continue
+		}
+		if old == nil {
+			old = k.virtual.cached(virtual.Namespace, virtual.Name)
+		}
+		h := hold{until: e.Clock.Now().Add(holdTime)}
+		if old != nil {
+			h.uid, h.version = old.GetUID(), old.GetResourceVersion()
+		}
+		e.mu.Lock()
+		e.held[request{k, virtual}] = h
+		e.mu.Unlock()
+	}
+}
+
+// isHeld tells whether to leave the host object alone for now. Whoever changed
+// it may fail in the tenant; after the time it is made as it should be.
+func (e *Engine) isHeld(r request) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h, ok := e.held[r]
+	if !ok {
+		return false
+	}
+	left := h.until.Sub(e.Clock.Now())
+	virtual := r.kind.virtual.cached(r.Namespace, r.Name)
+	if left <= 0 || virtual != nil && (virtual.GetUID() != h.uid || virtual.GetResourceVersion() != h.version) {
+		delete(e.held, r)
+		return false
+	}
+	e.queue.AddAfter(r, left)
+	return virtual != nil
 }
 
 func (e *Engine) retryRefused() {

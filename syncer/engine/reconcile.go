@@ -31,6 +31,9 @@ func (e *Engine) reconcile(ctx context.Context, r request) error {
 	if r.kind.fromHost() {
 		return e.reconcileFromHost(ctx, r)
 	}
+	if e.isHeld(r) {
+		return nil
+	}
 	in, err := e.gather(ctx, r)
 	if err != nil {
 		return err

@@ -28,10 +28,10 @@ const (
 //
 //	Kind.Tokens ─► TokenRequest (tenant's API) ─► host Secret, owned by the host object
 func (e *Engine) refreshTokens(ctx context.Context, r request) error {
-	if e.over(r) {
+	virtual := r.kind.virtual.object(r.Namespace, r.Name)
+	if virtual == nil || virtual.GetDeletionTimestamp() != nil {
 		return nil
 	}
-	virtual := r.kind.virtual.object(r.Namespace, r.Name)
 	tokens := r.kind.Tokens(virtual)
 	if len(tokens) == 0 {
 		return nil

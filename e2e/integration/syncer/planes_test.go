@@ -1,0 +1,298 @@
+// Package syncer_test joins two real control planes, host and tenant, in one
+// process with the syncer between them. There is no node: what scheduler and
+// kubelet would do, the tests do themselves.
+package syncer_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/controlplane"
+	"github.com/sublet-dev/sublet/pkg/pki"
+	"github.com/sublet-dev/sublet/syncer"
+	"github.com/sublet-dev/sublet/syncer/kinds"
+)
+
+const (
+	hostNamespace = "acme-host"
+	nodeName      = "node-1"
+	serviceCIDR   = "10.96.0.0/16"
+	patience      = 30 * time.Second
+)
+
+// planes are a host and a tenant with a syncer between them.
+type planes struct {
+	host, virtual kubernetes.Interface
+	hostConfig    *rest.Config
+	syncer        *syncer.Syncer
+}
+
+// startPlane starts a control plane that ends with the test.
+func startPlane(t *testing.T, o controlplane.Options) *controlplane.ControlPlane {
+	t.Helper()
+	bundle, err := pki.NewBundle(o.Name, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.DataDir, o.PKI, o.ServiceCIDRs = t.TempDir(), bundle, []string{serviceCIDR}
+	ctx, cancel := context.WithCancel(context.Background())
+	plane, err := controlplane.Start(ctx, o)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := plane.Wait(); err != nil {
+			t.Errorf("control plane %s: %v", o.Name, err)
+		}
+	})
+	return plane
+}
+
+// startPlanes starts a host, prepared as the manager would, a tenant and its
+// syncer, which has no more rights on the host than the chart gives it.
+func startPlanes(t *testing.T) *planes {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts two real control planes")
+	}
+	hostPlane := startPlane(t, controlplane.Options{Name: "host", Profile: controlplane.ProfileHost})
+	p := &planes{hostConfig: hostPlane.Config(), host: client(t, hostPlane.Config())}
+	p.prepareHost(t)
+
+	config := api.ControlPlaneConfig{
+		Tenant:        "acme",
+		HostNamespace: hostNamespace,
+		ServiceCIDRs:  []string{serviceCIDR},
+		APIServiceIP:  "10.96.0.11",
+		DNSServiceIP:  "10.96.0.12",
+		PodSecurity:   api.PodSecurityPrivileged,
+		Services:      []corev1.ServiceType{corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort},
+	}
+	asSyncer := rest.CopyConfig(p.hostConfig)
+	asSyncer.Impersonate.UserName = "system:serviceaccount:" + hostNamespace + ":" + api.ControlPlaneName
+	virtual := &rest.Config{}
+	var err error
+	if p.syncer, err = syncer.New(syncer.Options{Config: config, Virtual: virtual, Host: asSyncer}); err != nil {
+		t.Fatal(err)
+	}
+	tenant := startPlane(t, controlplane.Options{
+		Name:                config.Tenant,
+		KubernetesServiceIP: net.ParseIP(config.APIServiceIP),
+		ServiceAllocator:    p.syncer,
+	})
+	*virtual = *tenant.Config()
+	p.virtual = client(t, tenant.Config())
+	p.run(t)
+	return p
+}
+
+// run runs the syncer until the test ends.
+func (p *planes) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.syncer.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("syncer: %v", err)
+			}
+		case <-time.After(patience):
+			t.Error("the syncer did not stop")
+		}
+	})
+	eventually(t, "the syncer is ready", func(context.Context) error { return p.syncer.Ready() })
+}
+
+func client(t *testing.T, config *rest.Config) kubernetes.Interface {
+	t.Helper()
+	config = rest.CopyConfig(config)
+	config.QPS = -1
+	c, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (p *planes) prepareHost(t *testing.T) {
+	t.Helper()
+	ctx := t.Context()
+	must := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	core, rbac := p.host.CoreV1(), p.host.RbacV1()
+	create := metav1.CreateOptions{}
+	must(core.Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: hostNamespace}}, create))
+	for _, name := range []string{api.ControlPlaneName, api.WorkloadServiceAccountName} {
+		must(core.ServiceAccounts(hostNamespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, create))
+	}
+	must(p.host.AppsV1().StatefulSets(hostNamespace).Create(ctx, &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: api.ControlPlaneName},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32),
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"a": "b"}},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+			},
+		},
+	}, create))
+	namespaced, cluster := kinds.Rules()
+	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: hostNamespace, Name: api.ControlPlaneName}}
+	role := func(name string) rbacv1.RoleRef {
+		return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}
+	}
+	must(rbac.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: api.SyncerClusterRole}, Rules: namespaced}, create))
+	must(rbac.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: api.SyncerReadClusterRole}, Rules: cluster}, create))
+	must(rbac.RoleBindings(hostNamespace).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "syncer"}, Subjects: subjects, RoleRef: role(api.SyncerClusterRole)}, create))
+	must(rbac.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "syncer"}, Subjects: subjects, RoleRef: role(api.SyncerReadClusterRole)}, create))
+	must(p.host.StorageV1().StorageClasses().Create(ctx, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Provisioner: "example.com/fast"}, create))
+	must(core.Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName, Labels: map[string]string{"example.com/secret": "x", corev1.LabelHostname: nodeName}}}, create))
+	many := corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("64"), corev1.ResourceMemory: resource.MustParse("64Gi"), corev1.ResourcePods: resource.MustParse("500"),
+	}
+	eventually(t, "the node has a status", func(ctx context.Context) error {
+		node, err := core.Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		node.Status = corev1.NodeStatus{
+			Capacity: many, Allocatable: many,
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: metav1.Now()}},
+		}
+		_, err = core.Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// runNode does what scheduler and kubelet do, until the test ends: binds pods,
+// says that they run, and removes those that are deleted.
+func (p *planes) runNode(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	w, err := p.host.CoreV1().Pods(hostNamespace).Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var steps sync.WaitGroup
+	turn := make(chan struct{}, 8)
+	steps.Go(func() {
+		for event := range w.ResultChan() {
+			pod, ok := event.Object.(*corev1.Pod)
+			if !ok || event.Type == watch.Deleted {
+				continue
+			}
+			turn <- struct{}{}
+			steps.Go(func() {
+				defer func() { <-turn }()
+				if err := p.nodeStep(ctx, pod); err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+					t.Errorf("node: pod %s: %v", pod.Name, err)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		w.Stop()
+		steps.Wait()
+	})
+}
+
+func (p *planes) nodeStep(ctx context.Context, pod *corev1.Pod) error {
+	pods := p.host.CoreV1().Pods(pod.Namespace)
+	switch {
+	case pod.DeletionTimestamp != nil:
+		return pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64), Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+	case pod.Spec.NodeName == "" && len(pod.Spec.SchedulingGates) == 0:
+		return pods.Bind(ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: pod.Name, UID: pod.UID}, Target: corev1.ObjectReference{Kind: "Node", Name: nodeName}}, metav1.CreateOptions{})
+	case pod.Spec.NodeName != "" && pod.Status.Phase == corev1.PodPending:
+		pod = pod.DeepCopy()
+		now := metav1.Now()
+		pod.Status.Phase, pod.Status.StartTime = corev1.PodRunning, &now
+		pod.Status.HostIP, pod.Status.PodIP = "192.0.2.1", "10.0.0.7"
+		pod.Status.HostIPs, pod.Status.PodIPs = []corev1.HostIP{{IP: "192.0.2.1"}}, []corev1.PodIP{{IP: "10.0.0.7"}}
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: now})
+		for _, c := range pod.Spec.Containers {
+			started := true
+			pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{
+				Name: c.Name, Image: c.Image, Ready: true, Started: &started, Resources: &c.Resources, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
+			})
+		}
+		_, err := pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+		return err
+	}
+	return nil
+}
+
+// eventually waits until check returns nil.
+func eventually(t *testing.T, what string, check func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		last = check(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v (%v)", what, last, err)
+	}
+}
+
+// waitFor waits until get gives an object that is as wanted.
+func waitFor[T metav1.Object](t *testing.T, what string, get func(context.Context) (T, error), ok func(T) bool) T {
+	t.Helper()
+	var found T
+	eventually(t, what, func(ctx context.Context) error {
+		object, err := get(ctx)
+		if err != nil {
+			return err
+		}
+		found = object
+		if ok == nil || ok(object) {
+			return nil
+		}
+		data, _ := json.Marshal(object)
+		return fmt.Errorf("not as wanted: %s", data)
+	})
+	return found
+}
+
+// gone waits until get finds nothing.
+func gone[T any](t *testing.T, what string, get func(context.Context) (T, error)) {
+	t.Helper()
+	eventually(t, what+" is gone", func(ctx context.Context) error {
+		_, err := get(ctx)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("still there (%v)", err)
+	})
+}
+
+func patch(data string) ([]byte, types.PatchType) { return []byte(data), types.StrategicMergePatchType }
