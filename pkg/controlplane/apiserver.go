@@ -44,15 +44,16 @@ const adminGroup = "system:masters"
 // when somebody spoils it.
 const endpointInterval = time.Minute
 
-// apiServer is a kube-apiserver with CRDs and aggregation, ready to run.
+// apiServer is a kube-apiserver with CRDs and aggregation: configured, then
+// built, then run.
 type apiServer struct {
-	aggregator *aggregatorapiserver.APIAggregator
 	config     *apiserverapp.Config
+	aggregator *aggregatorapiserver.APIAggregator
 }
 
-// newAPIServer builds the server on a listener that is open already.
-func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *certificates, storage *etcd, runDir string) (*apiServer, error) {
-	opts, err := apiServerOptions(o, certs, storage, runDir)
+// newAPIServer configures the server on a listener that is open already.
+func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *certificates, runDir string) (*apiServer, error) {
+	opts, err := apiServerOptions(o, certs, runDir)
 	if err != nil {
 		return nil, err
 	}
@@ -75,15 +76,20 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 	if err := adjust(config, o); err != nil {
 		return nil, fmt.Errorf("configuring the API server: %w", err)
 	}
-	completedConfig, err := config.Complete()
+	return &apiServer{config: config}, nil
+}
+
+// build makes the server; it connects to etcd.
+func (s *apiServer) build() error {
+	completed, err := s.config.Complete()
 	if err != nil {
-		return nil, fmt.Errorf("configuring the API server: %w", err)
+		return fmt.Errorf("configuring the API server: %w", err)
 	}
-	aggregator, err := apiserverapp.CreateServerChain(completedConfig)
+	s.aggregator, err = apiserverapp.CreateServerChain(completed)
 	if err != nil {
-		return nil, fmt.Errorf("building the API server: %w", err)
+		return fmt.Errorf("building the API server: %w", err)
 	}
-	return &apiServer{aggregator: aggregator, config: config}, nil
+	return nil
 }
 
 // run serves until ctx ends and all requests are drained.
@@ -95,7 +101,7 @@ func (s *apiServer) run(ctx context.Context) error {
 	return prepared.Run(ctx)
 }
 
-func apiServerOptions(o Options, certs *certificates, storage *etcd, runDir string) (*apiserveroptions.ServerRunOptions, error) {
+func apiServerOptions(o Options, certs *certificates, runDir string) (*apiserveroptions.ServerRunOptions, error) {
 	opts := apiserveroptions.NewServerRunOptions()
 
 	opts.GenericServerRunOptions.AdvertiseAddress = advertiseAddress(o)
@@ -108,7 +114,7 @@ func apiServerOptions(o Options, certs *certificates, storage *etcd, runDir stri
 	opts.SecureServing.BindPort = 0
 	opts.SecureServing.ServerCert.CertDirectory = ""
 
-	opts.Etcd.StorageConfig.Transport.ServerList = []string{storage.endpoint}
+	opts.Etcd.StorageConfig.Transport.ServerList = []string{etcdEndpoint(runDir)}
 
 	opts.AllowPrivileged = true
 	opts.ServiceClusterIPRanges = strings.Join(o.ServiceCIDRs, ",")

@@ -62,7 +62,8 @@ type ControlPlane struct {
 }
 
 // Start runs a control plane until ctx ends, and returns once it is ready but
-// for Options.ReadyChecks. When it returns an error nothing is left running.
+// for Options.ReadyChecks. When it returns an error nothing is left that listens
+// or writes.
 //
 // Feature gates and the emulated version are global in the libraries: the first
 // control plane of a process sets them, and Start refuses others.
@@ -188,19 +189,24 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	defer func() { _ = listener.Close() }()
 	c.address = listener.Addr().(*net.TCPAddr)
 
-	storage, err := startEtcd(ctx, c.options.DataDir, runDir)
-	if err != nil {
-		return err
+	// etcd waits for the disk while the API server is configured.
+	opening := make(chan error, 1)
+	var storage *etcd
+	go func() {
+		var err error
+		storage, err = startEtcd(ctx, c.options.DataDir, runDir)
+		opening <- err
+	}()
+	server, certs, err := c.configure(ctx, listener, runDir)
+	if openErr := <-opening; openErr != nil {
+		return openErr
 	}
 	defer storage.stop()
-
-	certs, err := newCertificates(c.options, c.addresses(), runDir)
 	if err != nil {
 		return err
 	}
 	c.certs = certs
-	server, err := newAPIServer(ctx, c.options, listener, certs, storage, runDir)
-	if err != nil {
+	if err := server.build(); err != nil {
 		return err
 	}
 	first, err := seed(ctx, storage.client, server.config.KubeAPIs.ControlPlane.StorageFactory, c.options)
@@ -231,8 +237,6 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 				return nil
 			})
 		}
-		// What the start needed and nobody needs again goes back to the system.
-		debug.FreeOSMemory()
 		c.ready.Store(true)
 		close(started)
 		<-ctx.Done()
@@ -242,6 +246,19 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	working.stop()
 	components.stop()
 	return components.failure(ctx, err)
+}
+
+// configure does what needs no data.
+func (c *ControlPlane) configure(ctx context.Context, listener net.Listener, runDir string) (*apiServer, *certificates, error) {
+	certs, err := newCertificates(c.options, c.addresses(), runDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	server, err := newAPIServer(ctx, c.options, listener, certs, runDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return server, certs, nil
 }
 
 func (c *ControlPlane) startControllers(ctx context.Context, working *components, server *apiServer, certs *certificates, runDir string) error {

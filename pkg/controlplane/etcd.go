@@ -36,7 +36,8 @@ const (
 	// the first pages of the database.
 	etcdMinFreeBytes = 4 * walSegmentBytes
 
-	etcdName = "sublet"
+	etcdName   = "sublet"
+	etcdSocket = "etcd.sock"
 )
 
 // etcd is the one member that holds a control plane's data. It listens on a
@@ -45,8 +46,6 @@ type etcd struct {
 	server *embed.Etcd
 	lock   *os.File
 	client *clientv3.Client
-	// endpoint is what its clients dial.
-	endpoint string
 	// died tells why it cannot go on.
 	died     chan error
 	stopOnce sync.Once
@@ -63,14 +62,13 @@ func startEtcd(ctx context.Context, dataDir, runDir string) (*etcd, error) {
 		return nil, err
 	}
 	e := &etcd{
-		lock:     lock,
-		endpoint: "unix://" + filepath.Join(runDir, "etcd.sock"),
-		died:     make(chan error, 1),
+		lock: lock,
+		died: make(chan error, 1),
 	}
 	config := etcdConfig(dataDir, runDir)
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdLogger(klog.FromContext(ctx).WithName("etcd"), e.fail))
 
-	if err := e.open(ctx, config); err != nil {
+	if err := e.open(ctx, config, etcdEndpoint(runDir)); err != nil {
 		e.stop()
 		return nil, dataDirError(dataDir, err)
 	}
@@ -79,7 +77,7 @@ func startEtcd(ctx context.Context, dataDir, runDir string) (*etcd, error) {
 }
 
 // open starts the member and waits until it leads.
-func (e *etcd) open(ctx context.Context, config *embed.Config) error {
+func (e *etcd) open(ctx context.Context, config *embed.Config, endpoint string) error {
 	started := make(chan error, 1)
 	go func() {
 		// etcd's loggers end the goroutine that logs something fatal, see
@@ -122,7 +120,7 @@ func (e *etcd) open(ctx context.Context, config *embed.Config) error {
 		return ctx.Err()
 	}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints:   []string{e.endpoint},
+		Endpoints:   []string{endpoint},
 		DialTimeout: 5 * time.Second,
 		Logger:      zap.NewNop(),
 	})
@@ -186,6 +184,9 @@ func (e *etcd) stop() {
 	})
 }
 
+// etcdEndpoint is what its clients dial.
+func etcdEndpoint(runDir string) string { return "unix://" + filepath.Join(runDir, etcdSocket) }
+
 func etcdConfig(dataDir, runDir string) *embed.Config {
 	config := embed.NewConfig()
 	config.Name = etcdName
@@ -193,7 +194,7 @@ func etcdConfig(dataDir, runDir string) *embed.Config {
 
 	// Clients speak gRPC on one socket. The other one, for HTTP, is there only
 	// because etcd otherwise looks into each connection for which it is.
-	config.ListenClientUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(runDir, "etcd.sock")}}
+	config.ListenClientUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(runDir, etcdSocket)}}
 	config.ListenClientHttpUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(runDir, "etcd-http.sock")}}
 	config.EnableGRPCGateway = false
 	// A single member has no peers, so nothing listens for them; the advertised
