@@ -242,6 +242,10 @@ func (o *connectOptions) forwardHere(ctx context.Context, clients *hostClients, 
 	if len(o.command) > 0 {
 		return o.runCommand(ctx, entry)
 	}
+	// A forward in the background would be left without a context.
+	if err := o.removeContexts(tenant.Name); err != nil {
+		return err
+	}
 	name, err := o.switchTo(tenant, entry, "")
 	if err != nil {
 		return err

@@ -343,7 +343,7 @@ func (o *createOptions) run(ctx context.Context) error {
 	}
 	progress.End()
 	took := "is ready after " + roughly(time.Since(started))
-	if existed {
+	if existed && ready(created) {
 		took = "exists already and is ready"
 	}
 	if err := o.report(done, took); err != nil {

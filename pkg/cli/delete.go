@@ -97,6 +97,7 @@ func (o *deleteOptions) run(ctx context.Context) error {
 
 // deleteAll deletes tenants at the same time and waits for one after the other.
 func (o *deleteOptions) deleteAll(ctx context.Context, clients *hostClients, progress *progress, tenants []*api.Tenant) error {
+	started := time.Now()
 	for _, tenant := range tenants {
 		progress.Step("tenant %s: asking the host to delete it", tenant.Name)
 		err := clients.tenants.Delete(ctx, tenant.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(tenant.UID)}})
@@ -105,7 +106,6 @@ func (o *deleteOptions) deleteAll(ctx context.Context, clients *hostClients, pro
 		}
 	}
 	for _, tenant := range tenants {
-		started := time.Now()
 		if o.wait {
 			if err := o.waitGone(ctx, clients, progress, tenant); err != nil {
 				return interrupted(ctx, err, "the deletion goes on by itself. Run the same command again to go on waiting.")
@@ -211,6 +211,27 @@ func (o *deleteOptions) waitNamespaceGone(ctx context.Context, clients *hostClie
 // disconnectFrom removes the contexts and port-forwards of a tenant of this
 // host.
 func (a *app) disconnectFrom(name string) error {
+	problems := []error{a.removeContexts(name)}
+	store, err := a.store()
+	if err != nil {
+		return errors.Join(append(problems, err)...)
+	}
+	states, err := store.List()
+	problems = append(problems, err)
+	for _, state := range states {
+		if state.Tenant == name && state.HostServer == a.host.server {
+			// It serves a context in another kubeconfig, and removes it when it
+			// notices by itself that the tenant is gone.
+			store.WaitGone(state.ID, 3*time.Second)
+			problems = append(problems, store.Stop(state.ID))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// removeContexts removes the contexts of a tenant of this host, with the
+// port-forwards that serve them.
+func (a *app) removeContexts(name string) error {
 	config, _, err := a.host.raw()
 	if err != nil {
 		return err
@@ -220,17 +241,6 @@ func (a *app) disconnectFrom(name string) error {
 		if c.Tenant == name && c.HostContext == a.host.context {
 			_, err := a.disconnect(c)
 			problems = append(problems, err)
-		}
-	}
-	store, err := a.store()
-	if err != nil {
-		return errors.Join(append(problems, err)...)
-	}
-	states, err := store.List()
-	problems = append(problems, err)
-	for _, state := range states {
-		if state.Tenant == name && state.HostServer == a.host.server {
-			problems = append(problems, store.Stop(state.ID))
 		}
 	}
 	return errors.Join(problems...)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -48,6 +49,9 @@ func (o *listOptions) run(ctx context.Context) error {
 		return err
 	}
 	tenants, err := clients.tenants.List(ctx)
+	if apierrors.IsForbidden(err) {
+		return hint(fmt.Errorf("you may not list tenants on the host (%s): %w", o.host.where(), err), "Those that you are a member of you can use all the same, by name: %s connect NAME.", o.app.name)
+	}
 	if err != nil {
 		return err
 	}

@@ -134,7 +134,7 @@ func (a *app) tenantGone(ctx context.Context, clients *hostClients, state forwar
 	if err != nil {
 		return apierrors.IsNotFound(err) && !notInstalled(err)
 	}
-	return string(tenant.UID) != state.TenantUID
+	return string(tenant.UID) != state.TenantUID || tenant.DeletionTimestamp != nil
 }
 
 func (a *app) log(format string, args ...any) {

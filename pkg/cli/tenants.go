@@ -91,10 +91,13 @@ func withKind(tenant *api.Tenant) *api.Tenant {
 // get finds a tenant by its name; if there is none it suggests near ones.
 func (a *app) get(ctx context.Context, clients *hostClients, name string) (*api.Tenant, error) {
 	tenant, err := clients.tenants.Get(ctx, name)
-	if !apierrors.IsNotFound(err) || notInstalled(err) {
-		return tenant, err
+	switch {
+	case apierrors.IsForbidden(err):
+		return nil, hint(fmt.Errorf("you are not a member of a tenant %q (%s): %w", name, a.host.where(), err), "Is that its name? If so, ask an admin of the tenant to add you to its members.")
+	case apierrors.IsNotFound(err) && !notInstalled(err):
+		return nil, a.unknownTenant(ctx, clients, name)
 	}
-	return nil, a.unknownTenant(ctx, clients, name, err)
+	return tenant, err
 }
 
 // unknownTenantError says that there is no tenant of that name.
@@ -104,7 +107,7 @@ func (e *unknownTenantError) Error() string {
 	return fmt.Sprintf("there is no tenant %q", e.name)
 }
 
-func (a *app) unknownTenant(ctx context.Context, clients *hostClients, name string, _ error) error {
+func (a *app) unknownTenant(ctx context.Context, clients *hostClients, name string) error {
 	err := &unknownTenantError{name: name}
 	list, listErr := clients.tenants.List(ctx)
 	if listErr != nil {

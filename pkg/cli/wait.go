@@ -163,6 +163,8 @@ func ready(tenant *api.Tenant) bool {
 func (w *waiter) step() string {
 	name := w.tenant.Name
 	switch {
+	case ready(w.tenant):
+		return fmt.Sprintf("tenant %s: asking its API", name)
 	case !noticed(w.tenant) && w.pod == nil:
 		return fmt.Sprintf("tenant %s: waiting for the manager", name)
 	case w.tenant.Spec.Type != api.VirtualCluster:

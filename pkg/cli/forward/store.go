@@ -201,21 +201,23 @@ func (s *Store) Stop(id string) error {
 		if err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("ending the port-forward of tenant %q, process %d: %w", state.Tenant, state.PID, err)
 		}
-		if err := s.waitGone(id, 5*time.Second); err != nil {
-			return fmt.Errorf("ending the port-forward of tenant %q, process %d: %w", state.Tenant, state.PID, err)
+		if !s.WaitGone(id, 5*time.Second) {
+			return fmt.Errorf("the port-forward of tenant %q, process %d, does not end; kill it", state.Tenant, state.PID)
 		}
 	}
 	return s.Remove(id)
 }
 
-func (s *Store) waitGone(id string, patience time.Duration) error {
+// WaitGone waits until no process serves the forward; false when one still does
+// after that time.
+func (s *Store) WaitGone(id string, patience time.Duration) bool {
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		alive, err := s.Alive(id)
-		if err != nil || !alive {
-			return err
+		if err == nil && !alive {
+			return true
 		}
 		if time.Now().After(deadline) {
-			return errors.New("it does not end")
+			return false
 		}
 	}
 }
