@@ -1,7 +1,9 @@
 // Package dns is a tenant's cluster DNS: CoreDNS with its kubernetes, cache and
 // forward plugins, as a library in the tenant's process.
 //
-//	query ─► errors ─► kubernetes (the tenant's names) ─► cache ─► forward (the host's DNS)
+//	query ─► errors ─► kubernetes ─► fence ─► cache ─► forward
+//	                   the tenant's  others'           the host's DNS
+//	                   names         names end here
 //
 // CoreDNS is usually started by caddy, which keeps its instances, signals and
 // reloads for the whole process. Here the same plugins are put together
@@ -42,7 +44,8 @@ type Options struct {
 	Config *rest.Config
 	// Upstreams answer for all names outside of the cluster domain: addresses,
 	// with or without port, or paths of files like resolv.conf. The default is
-	// /etc/resolv.conf. An upstream must not lead back here.
+	// /etc/resolv.conf. An upstream must not lead back here. Names in the host's
+	// cluster domain, if such a file tells it, are not asked of them.
 	Upstreams []string
 }
 
@@ -83,6 +86,11 @@ func serve(ctx context.Context, o Options, tcp net.Listener, udp net.PacketConn)
 		// Without it failures are silent; with more a broken upstream floods the log.
 		func() error { return chain.directive("errors {\n consolidate 1m .* warning\n}") },
 		func() error { return chain.kubernetes(ctx, o) },
+		func() error {
+			domains := hostDomains(o.Upstreams)
+			chain.config.AddPlugin(func(next plugin.Handler) plugin.Handler { return fence{next: next, domains: domains} })
+			return nil
+		},
 		// After kubernetes, so that the tenant's own names are always fresh.
 		func() error { return chain.directive("cache 30") },
 		func() error { return chain.forward(o) },

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -184,7 +186,9 @@ func TestRecords(t *testing.T) {
 		"reverse of a Service":           {"42.0.96.10.in-addr.arpa.", dns.TypePTR, []string{"42.0.96.10.in-addr.arpa. 30 IN PTR web.shop.svc.cluster.local."}},
 		"reverse of a pod":               {"7.0.244.10.in-addr.arpa.", dns.TypePTR, []string{"7.0.244.10.in-addr.arpa. 30 IN PTR web-0.peers.shop.svc.cluster.local."}},
 		"unknown Service":                {"nothing.shop.svc.cluster.local.", dns.TypeA, []string{"NXDOMAIN"}},
-		"other address is the host's":    {"1.1.168.192.in-addr.arpa.", dns.TypePTR, []string{}},
+		"another tenant's address":       {"9.0.244.10.in-addr.arpa.", dns.TypePTR, []string{"NXDOMAIN"}},
+		"another tenant's IPv6 address":  {"2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.", dns.TypePTR, []string{"NXDOMAIN"}},
+		"a public address is the host's": {"1.2.0.192.in-addr.arpa.", dns.TypePTR, []string{}},
 		"other name is the host's":       {"www.example.com.", dns.TypeA, []string{"www.example.com. 60 IN A 192.0.2.1"}},
 		"version of the DNS conventions": {"dns-version.cluster.local.", dns.TypeTXT, []string{`dns-version.cluster.local. 28800 IN TXT "1.1.0"`}},
 	}
@@ -231,5 +235,28 @@ func TestBadOptions(t *testing.T) {
 				t.Errorf("got error %v, want one about the options", err)
 			}
 		})
+	}
+}
+
+func TestFence(t *testing.T) {
+	resolvConf := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(resolvConf, []byte("nameserver 10.96.0.10\nsearch acme.svc.host.example svc.host.example host.example company.example\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f := fence{domains: hostDomains([]string{"192.0.2.53", resolvConf})}
+	for name, closed := range map[string]bool{
+		"web.other.svc.host.example.":   true,
+		"host.example.":                 true,
+		"myhost.example.":               false,
+		"intranet.company.example.":     false,
+		"9.0.244.10.in-addr.arpa.":      true,
+		"1.64.100.in-addr.arpa.":        false, // not a whole address
+		"1.0.64.100.in-addr.arpa.":      true,
+		"254.169.254.169.in-addr.arpa.": true,
+		"8.8.8.8.in-addr.arpa.":         false,
+	} {
+		if got := f.closed(name); got != closed {
+			t.Errorf("%s is closed: %v, want %v", name, got, closed)
+		}
 	}
 }
