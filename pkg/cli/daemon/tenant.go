@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,7 +60,6 @@ the kubelets of its virtual nodes, and the syncer, in one process.`,
 			if options.host, err = host.config(); err != nil {
 				return err
 			}
-			controlplane.Tune()
 			return runTenant(ctx, options)
 		},
 	}
@@ -163,7 +161,7 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 	group.Go(func() error { return t.followMembers(ctx) })
 	group.Go(func() error {
 		if t.waitReady(ctx) {
-			debug.FreeOSMemory()
+			controlplane.Tune()
 			logger.Info("Ready", "after", roughly(time.Since(started)))
 		}
 		return nil
