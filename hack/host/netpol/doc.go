@@ -12,7 +12,7 @@
 // after kube-proxy's translation. Packets from the node to its pods, such as
 // the kubelet's probes, leave through the output hook and are never looked at.
 //
-// A pod is known by the address in its status, which the kubelet publishes up
-// to a second or two after the pod's network is up; until then no policy holds
-// for it, neither as a subject nor as a peer.
+// The address of a pod is known before its containers start, from the files of
+// the host-local plugin and of the runtime; the kubelet tells it in the pod's
+// status a second or two later.
 package netpol

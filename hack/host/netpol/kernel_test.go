@@ -66,7 +66,7 @@ func TestKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- enforce(ctx, objects, nft, "node-1") }()
+	go func() { done <- enforce(ctx, objects, nft, Options{NodeName: "node-1"}) }()
 	defer func() {
 		cancel()
 		if err := <-done; err != nil {

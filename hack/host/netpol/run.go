@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -38,6 +39,10 @@ type Options struct {
 	// NodeName is the node in whose network namespace the enforcer runs. Empty
 	// means that all pods are the node's.
 	NodeName string
+	// Leases is the directory in which the host-local plugin keeps a file for
+	// each address, Bundles the one of the runtime's sandboxes. With both a pod's
+	// address is known before its containers start, else when its status has it.
+	Leases, Bundles string
 }
 
 // Run enforces the cluster's NetworkPolicies until the context ends, in the
@@ -52,11 +57,12 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("client for the cluster: %w", err)
 	}
-	return enforce(ctx, client, nft, o.NodeName)
+	return enforce(ctx, client, nft, o)
 }
 
-func enforce(ctx context.Context, client kubernetes.Interface, nft knftables.Interface, nodeName string) error {
-	e := &enforcer{nft: nft, nodeName: nodeName, changed: make(chan struct{}, 1)}
+func enforce(ctx context.Context, client kubernetes.Interface, nft knftables.Interface, o Options) error {
+	e := &enforcer{nft: nft, nodeName: o.NodeName, changed: make(chan struct{}, 1)}
+	e.early = newEarly(o, e.signal)
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(dropUnused))
 	e.pods = factory.Core().V1().Pods().Lister()
 	e.namespaces = factory.Core().V1().Namespaces().Lister()
@@ -81,7 +87,10 @@ func enforce(ctx context.Context, client kubernetes.Interface, nft knftables.Int
 			return ignoreCancelled(ctx, fmt.Errorf("list %s: %w", kind, context.Cause(ctx)))
 		}
 	}
-	return e.run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return e.early.run(ctx) })
+	group.Go(func() error { return e.run(ctx) })
+	return group.Wait()
 }
 
 type enforcer struct {
@@ -90,6 +99,7 @@ type enforcer struct {
 	pods       corelisters.PodLister
 	namespaces corelisters.NamespaceLister
 	policies   networkinglisters.NetworkPolicyLister
+	early      *early
 	changed    chan struct{}
 	// applied is the transaction that was written last.
 	applied string
@@ -136,6 +146,7 @@ func (e *enforcer) apply(ctx context.Context) error {
 	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("read caches: %w", err)
 	}
+	in.Pods = e.early.complete(in.Pods)
 	ruleset, err := Compile(in)
 	if err != nil {
 		return err

@@ -18,7 +18,12 @@ func policies() component {
 			if err != nil {
 				return err
 			}
-			return netpol.Run(ctx, netpol.Options{Config: config, NodeName: Name})
+			return netpol.Run(ctx, netpol.Options{
+				Config:   config,
+				NodeName: Name,
+				Leases:   "/run/cni/pods",
+				Bundles:  "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+			})
 		},
 	}
 }
