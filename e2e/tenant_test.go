@@ -238,7 +238,7 @@ func newServer(name string) *corev1.Pod {
 	pod := newPod(name, "netexec", "--http-port=8080", "--udp-port=-1")
 	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}
 	pod.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
-		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstrFrom("http")}},
+		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/hostname", Port: intstrFrom("http")}},
 		PeriodSeconds: 1,
 	}
 	return pod
