@@ -81,10 +81,9 @@ func StatefulSet(e tenancy.Effective, spec Spec) (*appsv1.StatefulSet, error) {
 		},
 	}
 	if spec.Storage.Type == api.StoragePVC {
-		set.Spec.PersistentVolumeClaimRetentionPolicy = &appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
-			WhenDeleted: appsv1.DeletePersistentVolumeClaimRetentionPolicyType,
-			WhenScaled:  appsv1.RetainPersistentVolumeClaimRetentionPolicyType,
-		}
+		// No retention policy: the claim goes with the namespace. With one the
+		// StatefulSet controller writes to the claim right after it made it,
+		// which the scheduler loses a race against, and a second or two.
 		set.Spec.VolumeClaimTemplates = []corev1.PersistentVolumeClaim{{
 			TypeMeta:   typeMeta("v1", "PersistentVolumeClaim"),
 			ObjectMeta: metav1.ObjectMeta{Name: DataVolume, Labels: Labels(e.Name)},
