@@ -56,7 +56,7 @@ func All() []Policy {
 		{"quota", quota},
 		{"limitrange", limitRange},
 		{"network", network},
-		{"cleanup", cleanup},
+		{"cleanup", Cleanup},
 	}
 }
 

@@ -6,9 +6,9 @@ import (
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
 
-// cleanup lets the manager empty this namespace of whatever is in it. Outside
+// Cleanup lets the manager empty this namespace of whatever is in it. Outside
 // of tenants' namespaces it has no such right.
-func cleanup(in Input) []Object {
+func Cleanup(in Input) []Object {
 	return []Object{roleBinding(in, "sublet-cleanup", api.CleanupClusterRole, []rbacv1.Subject{{
 		Kind:      rbacv1.ServiceAccountKind,
 		Name:      api.ManagerName,

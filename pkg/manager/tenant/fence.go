@@ -30,12 +30,18 @@ type fencePhase struct {
 func (fencePhase) Condition() string { return api.ConditionFenceReady }
 
 func (p fencePhase) Run(ctx context.Context, s *state) error {
-	if errs := tenancy.ValidateLimits(s.tenant); len(errs) > 0 {
-		return &blocked{reasonInvalidLimits, sentence(errs)}
-	}
 	in, err := input(ctx, s, p.host)
 	if err != nil {
 		return err
+	}
+	if errs := tenancy.ValidateLimits(s.tenant); len(errs) > 0 {
+		// Such a tenant will be corrected, or deleted: then all is to be emptied.
+		for _, object := range isolation.Cleanup(in) {
+			if err := p.applier.Apply(ctx, object); err != nil {
+				return err
+			}
+		}
+		return &blocked{reasonInvalidLimits, sentence(errs)}
 	}
 	objects := isolation.Objects(in)
 	want := make([]client.Object, 0, len(objects))
