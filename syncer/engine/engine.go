@@ -167,10 +167,19 @@ func New(o Options) (*Engine, error) {
 }
 
 func (e *Engine) newQueue() workqueue.TypedRateLimitingInterface[request] {
+	queue := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[request]{Clock: e.Clock, Queue: &freshFirst{isFresh: e.isFresh}})
+	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[request]{Clock: e.Clock, Queue: queue})
 	return workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[request](20*time.Millisecond, 30*time.Second),
-		workqueue.TypedRateLimitingQueueConfig[request]{Clock: e.Clock},
+		workqueue.TypedRateLimitingQueueConfig[request]{Clock: e.Clock, DelayingQueue: delaying},
 	)
+}
+
+// isFresh tells whether an object has yet to be made on the host.
+func (e *Engine) isFresh(r request) bool {
+	return !r.kind.fromHost() && !r.kind.WhenReferenced &&
+		r.kind.host.object(e.Tenant.HostNamespace, translate.HostName(r.Namespace, r.Name)) == nil &&
+		r.kind.virtual.object(r.Namespace, r.Name) != nil
 }
 
 func (e *Engine) addKinds(virtual, host *client) error {

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,6 +46,55 @@ type planes struct {
 	host, virtual kubernetes.Interface
 	hostConfig    *rest.Config
 	syncer        *syncer.Syncer
+	// What the syncer has written.
+	hostWrites, virtualWrites *writes
+}
+
+// writes counts requests that are no reads, by method and path without names
+// of objects.
+type writes struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+func (w *writes) wrap(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.Method != http.MethodGet {
+			w.mu.Lock()
+			w.count[r.Method+" "+resourceOf(r.URL.Path)]++
+			w.mu.Unlock()
+		}
+		return next.RoundTrip(r)
+	})
+}
+
+// reset returns what was counted since the last time.
+func (w *writes) reset() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was := w.count
+	w.count = map[string]int{}
+	return was
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// resourceOf is pods/status of /api/v1/namespaces/x/pods/y/status.
+func resourceOf(path string) string {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	parts = parts[2:]
+	if parts[0] != "v1" && len(parts) > 1 && strings.HasPrefix(parts[0], "v1") {
+		parts = parts[1:]
+	}
+	if parts[0] == "namespaces" && len(parts) > 2 {
+		parts = parts[2:]
+	}
+	if len(parts) > 2 {
+		return parts[0] + "/" + parts[2]
+	}
+	return parts[0]
 }
 
 // startPlane starts a control plane that ends with the test.
@@ -91,6 +142,8 @@ func startPlanes(t *testing.T) *planes {
 	}
 	asSyncer := rest.CopyConfig(p.hostConfig)
 	asSyncer.Impersonate.UserName = "system:serviceaccount:" + hostNamespace + ":" + api.ControlPlaneName
+	p.hostWrites, p.virtualWrites = &writes{count: map[string]int{}}, &writes{count: map[string]int{}}
+	asSyncer.Wrap(p.hostWrites.wrap)
 	virtual := &rest.Config{}
 	var err error
 	if p.syncer, err = syncer.New(syncer.Options{Config: config, Virtual: virtual, Host: asSyncer}); err != nil {
@@ -101,7 +154,8 @@ func startPlanes(t *testing.T) *planes {
 		KubernetesServiceIP: net.ParseIP(config.APIServiceIP),
 		ServiceAllocator:    p.syncer,
 	})
-	*virtual = *tenant.Config()
+	*virtual = *rest.CopyConfig(tenant.Config())
+	virtual.Wrap(p.virtualWrites.wrap)
 	p.virtual = client(t, tenant.Config())
 	p.run(t)
 	return p

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -62,6 +63,7 @@ func TestSyncer(t *testing.T) {
 	t.Run("pending", p.testPending)
 	p.runNode(t)
 	t.Run("pod", p.testPod)
+	t.Run("writes", p.testWrites)
 	t.Run("references", p.testReferences)
 	t.Run("changes", p.testChanges)
 	t.Run("deleted in the tenant", p.testDeletedInTenant)
@@ -130,6 +132,31 @@ func (p *planes) testPod(t *testing.T) {
 	}
 	if _, err := p.syncer.HostPod(ctx, space, "none"); !apierrors.IsNotFound(err) {
 		t.Errorf("HostPod of a pod that is not there: %v", err)
+	}
+}
+
+// testWrites: one write for a change, none without.
+func (p *planes) testWrites(t *testing.T) {
+	time.Sleep(time.Second)
+	p.hostWrites.reset()
+	p.virtualWrites.reset()
+	p.createPod(t, pod("writes"))
+	waitFor(t, "virtual pod runs", p.virtualPod("writes"), running)
+	waitFor(t, "tokens", func(ctx context.Context) (*corev1.Secret, error) {
+		return p.host.CoreV1().Secrets(hostNamespace).Get(ctx, translate.TokenSecretName(space, "writes"), metav1.GetOptions{})
+	}, nil)
+	time.Sleep(time.Second)
+	if diff := cmp.Diff(map[string]int{"POST pods": 1, "POST secrets": 1}, p.hostWrites.reset()); diff != "" {
+		t.Errorf("written on the host for one pod (-want +got):\n%s", diff)
+	}
+	want := map[string]int{"POST pods/binding": 1, "POST serviceaccounts/token": 1}
+	got := p.virtualWrites.reset()
+	if n := got["PUT pods/status"]; n < 1 || n > 3 {
+		t.Errorf("status of one pod written %d times", n)
+	}
+	delete(got, "PUT pods/status")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("written in the tenant for one pod (-want +got):\n%s", diff)
 	}
 }
 
@@ -526,12 +553,17 @@ func (p *planes) testLatency(t *testing.T) {
 // on the host.
 func (p *planes) testBurst(t *testing.T) {
 	const pods, workers = 100, 10
-	burst := func(prefix string, create func(context.Context, string) error, count func(context.Context) (int, error)) time.Duration {
+	burst := func(prefix string, create func(context.Context, string) error) time.Duration {
+		w, err := p.host.CoreV1().Pods(hostNamespace).Watch(t.Context(), metav1.ListOptions{LabelSelector: "burst=" + prefix})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Stop()
 		begin := time.Now()
 		errs := make(chan error, workers)
-		for w := range workers {
+		for worker := range workers {
 			go func() {
-				for i := w; i < pods; i += workers {
+				for i := worker; i < pods; i += workers {
 					if err := create(t.Context(), fmt.Sprintf("%s-%d", prefix, i)); err != nil {
 						errs <- err
 						return
@@ -540,45 +572,39 @@ func (p *planes) testBurst(t *testing.T) {
 				errs <- nil
 			}()
 		}
+		seen := map[string]bool{}
+		for event := range w.ResultChan() {
+			if pod, ok := event.Object.(*corev1.Pod); ok {
+				seen[pod.Name] = true
+			}
+			if len(seen) == pods {
+				break
+			}
+		}
+		took := time.Since(begin)
 		for range workers {
 			if err := <-errs; err != nil {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "all pods are on the host", func(ctx context.Context) error {
-			n, err := count(ctx)
-			if err == nil && n < pods {
-				err = fmt.Errorf("%d pods", n)
-			}
-			return err
-		})
-		return time.Since(begin)
+		return took
 	}
-	count := func(prefix string) func(context.Context) (int, error) {
-		return func(ctx context.Context) (int, error) {
-			list, err := p.host.CoreV1().Pods(hostNamespace).List(ctx, metav1.ListOptions{LabelSelector: "burst=" + prefix})
-			if err != nil {
-				return 0, err
-			}
-			return len(list.Items), nil
-		}
-	}
-	make := func(prefix, name string) *corev1.Pod {
+	labelled := func(prefix, name string) *corev1.Pod {
 		made := pod(name)
 		made.Labels["burst"] = prefix
 		return made
 	}
 	direct := burst("direct", func(ctx context.Context, name string) error {
-		made := make("direct", name)
+		made := labelled("direct", name)
 		made.Namespace = hostNamespace
 		_, err := p.host.CoreV1().Pods(hostNamespace).Create(ctx, made, metav1.CreateOptions{})
 		return err
-	}, count("direct"))
+	})
 	time.Sleep(time.Second)
 	synced := burst("synced", func(ctx context.Context, name string) error {
-		_, err := p.virtual.CoreV1().Pods(space).Create(ctx, make("synced", name), metav1.CreateOptions{})
+		_, err := p.virtual.CoreV1().Pods(space).Create(ctx, labelled("synced", name), metav1.CreateOptions{})
 		return err
-	}, count("synced"))
+	})
 	t.Logf("%d pods: host %s, through the tenant %s, ratio %.1f", pods, direct, synced, float64(synced)/float64(direct))
 	eventually(t, "all virtual pods run", func(ctx context.Context) error {
 		list, err := p.virtual.CoreV1().Pods(space).List(ctx, metav1.ListOptions{LabelSelector: "burst=synced"})
