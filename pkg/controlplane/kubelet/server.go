@@ -29,10 +29,6 @@ import (
 	"github.com/sublet-dev/sublet/pkg/pki"
 )
 
-// ClientName is the common name of the client certificate with which an API
-// server must present itself.
-const ClientName = "kube-apiserver-kubelet-client"
-
 // Options of a Server. All are required.
 type Options struct {
 	// Tenant is the tenant's name: the value of the tenant label on its host
@@ -50,7 +46,8 @@ type Options struct {
 	// made before the API server that dials it; an error says that there is no
 	// API server yet.
 	Virtual func() (*rest.Config, error)
-	// CA signs the serving certificates, and must have signed that of a client.
+	// CA signs the serving certificates, and must have signed that of the client,
+	// which must be pki.KubeletClientName.
 	CA *pki.Authority
 }
 
@@ -139,7 +136,7 @@ func (s *Server) Run(ctx context.Context) error {
 			ClientCAs:      roots,
 			GetCertificate: s.certs.forConnection,
 			VerifyConnection: func(state tls.ConnectionState) error {
-				if got := state.PeerCertificates[0].Subject.CommonName; got != ClientName {
+				if got := state.PeerCertificates[0].Subject.CommonName; got != pki.KubeletClientName {
 					return fmt.Errorf("client %q is not the API server", got)
 				}
 				return nil

@@ -24,158 +24,39 @@ import (
 	clientportforward "k8s.io/client-go/tools/portforward"
 	clientremotecommand "k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
-	"k8s.io/cri-streaming/pkg/streaming/portforward"
-	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/controlplane/kubelet/kubelettest"
 	"github.com/sublet-dev/sublet/pkg/pki"
 )
-
-const (
-	hostNamespace = "acme-host"
-	hostName      = "web-0-shop-0123456789"
-	nodeAddress   = "10.1.2.3"
-)
-
-// testHost is a host's API: it has the pods given, and serves their
-// subresources with what kubelets are made of.
-type testHost struct {
-	pods     map[string]*corev1.Pod
-	requests chan *http.Request
-}
-
-func (h *testHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	name, sub, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api/v1/namespaces/"+hostNamespace+"/pods/"), "/")
-	pod := h.pods[name]
-	if pod == nil {
-		writeStatus(w, http.StatusNotFound, fmt.Sprintf("pods %q not found", name))
-		return
-	}
-	if sub == "" {
-		writeJSON(w, pod)
-		return
-	}
-	h.requests <- r.Clone(context.Background())
-	query := r.URL.Query()
-	isTrue := func(name string) bool { return query.Get(name) == "true" }
-	streams := &remotecommand.Options{Stdin: isTrue("stdin"), Stdout: isTrue("stdout"), Stderr: isTrue("stderr"), TTY: isTrue("tty")}
-	switch {
-	case query.Get("container") == "forbidden":
-		writeStatus(w, http.StatusForbidden, fmt.Sprintf("pods %q is forbidden: quota", name))
-	case query.Get("container") == "waiting":
-		writeStatus(w, http.StatusBadRequest, fmt.Sprintf("container \"waiting\" in pod %q is waiting to start: ContainerCreating (%s_%s, namespace %q)", name, name, hostNamespace, hostNamespace))
-	case sub == "exec":
-		remotecommand.ServeExec(w, r, program{}, name, "", query.Get("container"), query["command"], streams, time.Minute, time.Minute, remotecommand.SupportedStreamingProtocols)
-	case sub == "attach":
-		remotecommand.ServeAttach(w, r, program{}, name, "", query.Get("container"), streams, time.Minute, time.Minute, remotecommand.SupportedStreamingProtocols)
-	case sub == "portforward":
-		portforward.ServePortForward(w, r, echoPort{}, name, "", &portforward.V4Options{}, time.Minute, time.Minute, portforward.SupportedProtocols)
-	case sub == "log":
-		_, _ = io.WriteString(w, "first\n")
-		w.(http.Flusher).Flush()
-		if isTrue("follow") {
-			<-r.Context().Done()
-		}
-	}
-}
-
-// program is what runs in the container: it tells its arguments, copies its
-// input and exits with 3 when asked to fail.
-type program struct{}
-
-func (program) ExecInContainer(_ context.Context, _, _, container string, command []string, in io.Reader, out, errOut io.WriteCloser, tty bool, _ <-chan remotecommand.TerminalSize, _ time.Duration) error {
-	_, _ = fmt.Fprintf(out, "%s %q tty=%v\n", container, command, tty)
-	if in != nil {
-		_, _ = io.Copy(out, in)
-	}
-	if errOut != nil {
-		_, _ = io.WriteString(errOut, "done\n")
-	}
-	if command[0] == "fail" {
-		return utilexec.CodeExitError{Err: errors.New("exit 3"), Code: 3}
-	}
-	return nil
-}
-
-func (p program) AttachContainer(ctx context.Context, name, uid, container string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	return p.ExecInContainer(ctx, name, uid, container, []string{"attached"}, in, out, errOut, tty, resize, 0)
-}
-
-type echoPort struct{}
-
-func (echoPort) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
-	defer func() { _ = stream.Close() }()
-	_, _ = fmt.Fprintf(stream, "port %d\n", port)
-	_, err := io.Copy(stream, stream)
-	return err
-}
-
-func writeJSON(w http.ResponseWriter, object any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(object)
-}
-
-func writeStatus(w http.ResponseWriter, code int, message string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(metav1.Status{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"},
-		Status:   metav1.StatusFailure, Code: int32(code), Message: message,
-		Reason: map[int]metav1.StatusReason{http.StatusNotFound: metav1.StatusReasonNotFound}[code],
-	})
-}
-
-func virtualPod(name string) *corev1.Pod {
-	return &corev1.Pod{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: "u-1"},
-		Spec: corev1.PodSpec{
-			NodeName:       "node-a",
-			Containers:     []corev1.Container{{Name: "main"}, {Name: "forbidden"}, {Name: "waiting"}},
-			InitContainers: []corev1.Container{{Name: "init"}},
-		},
-	}
-}
-
-func hostPod() *corev1.Pod {
-	return &corev1.Pod{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: hostNamespace, Name: hostName,
-			Labels:      map[string]string{api.LabelTenant: "acme", api.LabelComponent: api.ComponentSynced},
-			Annotations: map[string]string{api.AnnotationVirtualNamespace: "shop", api.AnnotationVirtualName: "web-0", api.AnnotationVirtualUID: "u-1"},
-		},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}, {Name: "injected"}}},
-	}
-}
 
 // start runs a Server between a host and a tenant, and returns how the tenant's
 // API server would reach it, and the requests that arrive on the host.
 func start(t *testing.T, hostPods map[string]*corev1.Pod) (config *rest.Config, requests chan *http.Request) {
 	t.Helper()
-	host := &testHost{pods: hostPods, requests: make(chan *http.Request, 10)}
+	host := &kubelettest.Host{Pods: hostPods, Requests: make(chan *http.Request, 10)}
 	hostServer := httptest.NewTLSServer(host)
 	t.Cleanup(hostServer.Close)
 
 	virtual := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/api/v1/namespaces/shop/pods/web-0":
-			writeJSON(w, virtualPod("web-0"))
+			kubelettest.WriteJSON(w, kubelettest.VirtualPod("web-0"))
 		case "/api/v1/namespaces/shop/pods/pending":
-			writeJSON(w, virtualPod("pending"))
+			kubelettest.WriteJSON(w, kubelettest.VirtualPod("pending"))
 		case "/api/v1/nodes":
-			writeJSON(w, corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, Items: []corev1.Node{{
+			kubelettest.WriteJSON(w, corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, Items: []corev1.Node{{
 				ObjectMeta: metav1.ObjectMeta{Name: "node-a"},
-				Status:     corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: nodeAddress}}},
+				Status:     corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: kubelettest.NodeAddress}}},
 			}}})
 		case "/api/v1/pods":
 			if got, want := r.URL.Query().Get("fieldSelector"), "spec.nodeName=node-a"; got != want {
 				t.Errorf("pods were listed with field selector %q, want %q", got, want)
 			}
-			writeJSON(w, corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{*virtualPod("web-0")}})
+			kubelettest.WriteJSON(w, corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{*kubelettest.VirtualPod("web-0")}})
 		default:
-			writeStatus(w, http.StatusNotFound, "not found")
+			kubelettest.WriteStatus(w, http.StatusNotFound, "not found")
 		}
 	}))
 	t.Cleanup(virtual.Close)
@@ -185,10 +66,10 @@ func start(t *testing.T, hostPods map[string]*corev1.Pod) (config *rest.Config, 
 		t.Fatal(err)
 	}
 	server, err := New(Options{
-		Tenant: "acme", HostNamespace: hostNamespace,
+		Tenant: "acme", HostNamespace: kubelettest.HostNamespace,
 		Host: &rest.Config{Host: hostServer.URL, BearerToken: "syncer", TLSClientConfig: rest.TLSClientConfig{Insecure: true}},
 		HostPod: func(_ context.Context, _, name string) (string, error) {
-			return strings.Replace(hostName, "web-0", name, 1), nil
+			return strings.Replace(kubelettest.HostName, "web-0", name, 1), nil
 		},
 		Virtual: func() (*rest.Config, error) { return &rest.Config{Host: virtual.URL}, nil },
 		CA:      ca,
@@ -204,11 +85,11 @@ func start(t *testing.T, hostPods map[string]*corev1.Pod) (config *rest.Config, 
 		if err := <-stopped; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if _, err := server.Dial(context.Background(), "tcp", nodeAddress+":10250"); !errors.Is(err, net.ErrClosed) {
+		if _, err := server.Dial(context.Background(), "tcp", kubelettest.NodeAddress+":10250"); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("dialing a stopped server: got error %v, want net.ErrClosed", err)
 		}
 	})
-	return clientConfig(t, server, ca, ClientName), host.requests
+	return clientConfig(t, server, ca, pki.KubeletClientName), host.Requests
 }
 
 // bridge lets clients that dial for themselves reach the server: client-go's
@@ -253,7 +134,7 @@ func clientConfig(t *testing.T, server *Server, ca *pki.Authority, commonName st
 		t.Fatal(err)
 	}
 	return &rest.Config{
-		Host: "https://" + nodeAddress + ":10250",
+		Host: "https://" + kubelettest.NodeAddress + ":10250",
 		Dial: server.Dial,
 		TLSClientConfig: rest.TLSClientConfig{
 			CAData: server.options.CA.CertPEM, CertData: certPEM, KeyData: keyPEM,
@@ -261,7 +142,9 @@ func clientConfig(t *testing.T, server *Server, ca *pki.Authority, commonName st
 	}
 }
 
-func ours() map[string]*corev1.Pod { return map[string]*corev1.Pod{hostName: hostPod()} }
+func ours() map[string]*corev1.Pod {
+	return map[string]*corev1.Pod{kubelettest.HostName: kubelettest.HostPod()}
+}
 
 func get(t *testing.T, config *rest.Config, path string, header http.Header) (code int, body string) {
 	t.Helper()
@@ -500,7 +383,7 @@ func TestRefusals(t *testing.T) {
 	for name, change := range foreign {
 		t.Run(name, func(t *testing.T) {
 			pods := ours()
-			change(pods[hostName])
+			change(pods[kubelettest.HostName])
 			config, requests := start(t, pods)
 			code, body := get(t, config, "/containerLogs/shop/web-0/main", nil)
 			if code != http.StatusForbidden {
@@ -514,24 +397,24 @@ func TestRefusals(t *testing.T) {
 
 	config, requests := start(t, ours())
 	for path, want := range map[string]int{
-		"/containerLogs/shop/unknown/main":                   http.StatusNotFound,
-		"/containerLogs/other/web-0/main":                    http.StatusNotFound,
-		"/containerLogs/shop/pending/main":                   http.StatusNotFound, // not on the host yet
-		"/containerLogs/shop/web-0/injected":                 http.StatusNotFound, // only on the host
-		"/exec/shop/web-0/u-0/main?command=id":               http.StatusNotFound, // another uid
-		"/containerLogs/shop/..%2F..%2Fweb-0/main":           http.StatusInternalServerError,
-		"/containerLogs/shop/web-0/main?tailLines=many":      http.StatusBadRequest,
-		"/portForward/shop/web-0?port=70000":                 http.StatusBadRequest,
-		"/run/shop/web-0/main":                               http.StatusNotFound,
-		"/stats/summary":                                     http.StatusNotFound,
-		"/metrics":                                           http.StatusNotFound,
-		"/metrics/cadvisor":                                  http.StatusNotFound,
-		"/configz":                                           http.StatusNotFound,
-		"/logs/":                                             http.StatusNotFound,
-		"/api/v1/namespaces/" + hostNamespace + "/secrets":   http.StatusNotFound,
-		"/containerLogs/shop/web-0/main/../../../../secrets": http.StatusNotFound,
+		"/containerLogs/shop/unknown/main":              http.StatusNotFound,
+		"/containerLogs/other/web-0/main":               http.StatusNotFound,
+		"/containerLogs/shop/pending/main":              http.StatusNotFound, // not on the host yet
+		"/containerLogs/shop/web-0/injected":            http.StatusNotFound, // only on the host
+		"/exec/shop/web-0/u-0/main?command=id":          http.StatusNotFound, // another uid
+		"/containerLogs/shop/..%2F..%2Fweb-0/main":      http.StatusInternalServerError,
+		"/containerLogs/shop/web-0/main?tailLines=many": http.StatusBadRequest,
+		"/portForward/shop/web-0?port=70000":            http.StatusBadRequest,
+		"/run/shop/web-0/main":                          http.StatusNotFound,
+		"/stats/summary":                                http.StatusNotFound,
+		"/metrics":                                      http.StatusNotFound,
+		"/metrics/cadvisor":                             http.StatusNotFound,
+		"/configz":                                      http.StatusNotFound,
+		"/logs/":                                        http.StatusNotFound,
+		"/api/v1/namespaces/" + kubelettest.HostNamespace + "/secrets": http.StatusNotFound,
+		"/containerLogs/shop/web-0/main/../../../../secrets":           http.StatusNotFound,
 	} {
-		if code, body := get(t, config, path, nil); code != want || strings.Contains(body, hostName) {
+		if code, body := get(t, config, path, nil); code != want || strings.Contains(body, kubelettest.HostName) {
 			t.Errorf("GET %s: got %d %q, want %d without a host name", path, code, body, want)
 		}
 	}
@@ -602,7 +485,7 @@ func TestOnlyTheAPIServerMayConnect(t *testing.T) {
 		t.Fatal(err)
 	}
 	server, err := New(Options{
-		Tenant: "acme", HostNamespace: hostNamespace, Host: &rest.Config{Host: "https://127.0.0.1:1"},
+		Tenant: "acme", HostNamespace: kubelettest.HostNamespace, Host: &rest.Config{Host: "https://127.0.0.1:1"},
 		HostPod: func(context.Context, string, string) (string, error) { return "", errors.New("unused") },
 		Virtual: func() (*rest.Config, error) { return nil, errors.New("unused") },
 		CA:      ca,
@@ -619,7 +502,7 @@ func TestOnlyTheAPIServerMayConnect(t *testing.T) {
 	}()
 	for name, config := range map[string]*rest.Config{
 		"another client of the same CA": clientConfig(t, server, ca, "admin"),
-		"the right name of another CA":  clientConfig(t, server, other, ClientName),
+		"the right name of another CA":  clientConfig(t, server, other, pki.KubeletClientName),
 	} {
 		client, err := rest.HTTPClientFor(config)
 		if err != nil {
@@ -630,13 +513,13 @@ func TestOnlyTheAPIServerMayConnect(t *testing.T) {
 			t.Errorf("%s got %d, want no connection", name, response.StatusCode)
 		}
 	}
-	anonymous, err := server.Dial(ctx, "tcp", nodeAddress+":10250")
+	anonymous, err := server.Dial(ctx, "tcp", kubelettest.NodeAddress+":10250")
 	if err != nil {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Cert)
-	c := tls.Client(anonymous, &tls.Config{RootCAs: roots, ServerName: nodeAddress})
+	c := tls.Client(anonymous, &tls.Config{RootCAs: roots, ServerName: kubelettest.NodeAddress})
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("a client without a certificate was let in")
 	}
