@@ -89,7 +89,7 @@ func serviceAllowed(tenant translate.Tenant, virtual *corev1.Service) error {
 		for i := range allowed {
 			names[i] = string(allowed[i])
 		}
-		return fmt.Errorf("Services of type %s may not be used in this cluster, only %s: use another type, or ask whoever manages the tenant for it", kind, strings.Join(names, ", "))
+		return fmt.Errorf("type %s may not be used for a Service in this cluster, only %s: use another type, or ask whoever manages the tenant for it", kind, strings.Join(names, ", "))
 	}
 	if len(virtual.Spec.ExternalIPs) > 0 {
 		// Anybody could take over traffic to any address that way.
