@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -128,6 +130,44 @@ func (e *etcd) open(ctx context.Context, config *embed.Config, endpoint string) 
 		return fmt.Errorf("dialling it: %w", err)
 	}
 	e.client = client
+	return e.makeRoom(ctx, endpoint)
+}
+
+// makeRoom takes back the refusal of writes that etcd keeps up once its quota
+// was reached: there is no other one who could. If there is no room, writes stay
+// refused and deletions are possible.
+func (e *etcd) makeRoom(ctx context.Context, endpoint string) error {
+	alarms, err := e.client.AlarmList(ctx)
+	if err != nil {
+		return fmt.Errorf("asking for its alarms: %w", err)
+	}
+	full := slices.ContainsFunc(alarms.Alarms, func(alarm *etcdserverpb.AlarmMember) bool {
+		return alarm.Alarm == etcdserverpb.AlarmType_NOSPACE
+	})
+	if !full {
+		return nil
+	}
+	status, err := e.client.Status(ctx, endpoint)
+	if err != nil {
+		return fmt.Errorf("asking for its size: %w", err)
+	}
+	if _, err := e.client.Compact(ctx, status.Header.Revision, clientv3.WithCompactPhysical()); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		return fmt.Errorf("dropping old revisions: %w", err)
+	}
+	if _, err := e.client.Defragment(ctx, endpoint); err != nil {
+		return fmt.Errorf("shrinking its database: %w", err)
+	}
+	if status, err = e.client.Status(ctx, endpoint); err != nil {
+		return fmt.Errorf("asking for its size: %w", err)
+	}
+	if status.DbSize > etcdQuotaBytes/10*9 {
+		klog.FromContext(ctx).Error(nil, "The database is full: writes are refused until objects are deleted and the control plane is started again",
+			"size", status.DbSize, "limit", etcdQuotaBytes)
+		return nil
+	}
+	if _, err := e.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+		return fmt.Errorf("allowing writes again: %w", err)
+	}
 	return nil
 }
 
@@ -255,13 +295,13 @@ func lockDataDir(dir string) (*os.File, error) {
 func dataDirError(dir string, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("starting etcd: %w", err)
+		return fmt.Errorf("etcd: %w", err)
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("starting etcd: data directory %q is full: give the volume more space, then start again: %w", dir, err)
+		return fmt.Errorf("etcd: data directory %q is full: give the volume more space, then start again: %w", dir, err)
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("starting etcd: data directory %q cannot be written: correct its owner or its mount: %w", dir, err)
+		return fmt.Errorf("etcd: data directory %q cannot be written: correct its owner or its mount: %w", dir, err)
 	}
-	return fmt.Errorf("starting etcd: the data in %q cannot be read: restore the directory from a backup, or move it away to begin with an empty cluster; nothing was deleted: %w", dir, err)
+	return fmt.Errorf("etcd: the data in %q cannot be read: restore the directory from a backup, or move it away to begin with an empty cluster; nothing was deleted: %w", dir, err)
 }
 
 // etcdLogger sends etcd's warnings and errors to ours. What etcd calls fatal or
@@ -283,10 +323,10 @@ func (h failHook) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
 func entryError(message string, fields []zapcore.Field) error {
 	for _, field := range fields {
 		if cause, ok := field.Interface.(error); ok && field.Type == zapcore.ErrorType {
-			return fmt.Errorf("etcd: %s: %w", message, cause)
+			return fmt.Errorf("%s: %w", message, cause)
 		}
 	}
-	return fmt.Errorf("etcd: %s", message)
+	return errors.New(message)
 }
 
 // logCore is a zap core on top of a logr logger.
