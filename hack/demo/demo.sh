@@ -57,6 +57,7 @@ run() {
   start=$(date +%s%N)
   "$@" 2>&1 </dev/null | tee "$scratch" | sed -u 's/^/     /' || status=${PIPESTATUS[0]}
   output=$(cat "$scratch")
+  [ ! -s "$scratch" ] || [ -z "$(tail -c1 "$scratch")" ] || echo
   if [ "$status" != 0 ]; then
     printf '   %sfailed with exit code %d after %s%s\n' "$red" "$status" "$(since "$start")" "$plain"
     tell "What it says above tells why. The local host is left as it is, to look around in: export KUBECONFIG=$KUBECONFIG"
@@ -88,13 +89,12 @@ expect() {
   esac
 }
 
-# in TENANT COMMAND: in the tenant's cluster.
+# in_tenant TENANT COMMAND: in the tenant's cluster.
 in_tenant() {
   local tenant=$1
   shift
   run sublet connect "$tenant" -- "$@"
 }
-
 
 for program in sublet kubectl helm; do
   command -v "$program" >/dev/null || fail "$program is not built: run make build tools"
@@ -166,11 +166,9 @@ expect "not found" "and the host knows nothing of either"
 
 chapter "A plain namespace, for those who need no more"
 run sublet create shop --type Namespace --quota requests.cpu=1,requests.memory=1Gi,pods=2
-for pod in one two; do
-  run kubectl -n shop delete pod "$pod" --ignore-not-found --wait --grace-period=1
-  run kubectl -n shop run "$pod" --image=registry.k8s.io/e2e-test-images/agnhost:2.63.0 --restart=Never -- pause
-done
-refused kubectl -n shop run three --image=registry.k8s.io/e2e-test-images/agnhost:2.63.0 --restart=Never -- pause
+run kubectl -n shop apply -f hack/demo/manifests/till.yaml
+run kubectl -n shop rollout status deployment/till --timeout=60s
+refused kubectl -n shop apply -f hack/demo/manifests/client.yaml
 expect "exceeded quota" "a third pod is over the quota of two"
 run kubectl -n shop get resourcequota
 
