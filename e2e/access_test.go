@@ -135,15 +135,11 @@ func TestOtherTenantsDoNotExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	real, err := s.host.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	// By its own address the node is reached for NodePorts, where they are
+	// allowed; others are the host's affair.
 	for _, address := range node.Status.Addresses {
-		for _, hostAddress := range real.Items[0].Status.Addresses {
-			if address.Type == corev1.NodeInternalIP && address.Address == hostAddress.Address {
-				t.Errorf("the tenant sees the host's address %s", address.Address)
-			}
+		if address.Type != corev1.NodeInternalIP && address.Type != corev1.NodeHostName {
+			t.Errorf("the tenant sees the address %v", address)
 		}
 	}
 	if len(node.Status.Images) > 0 {

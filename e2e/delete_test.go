@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,11 +13,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
@@ -49,14 +53,27 @@ func TestDeleteOfADeadTenant(t *testing.T) {
 	const name = "e2e-dead"
 	tn := s.newTenant(t, name, "--ephemeral")
 	fill(t, s, tn)
-	// Its image is gone and its pod with it.
-	patch := []byte(`[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"sublet.invalid/gone:1"}]`)
-	if _, err := s.host.AppsV1().StatefulSets(tn.namespace).Patch(t.Context(), api.ControlPlaneName, "application/json-patch+json", patch, metav1.PatchOptions{}); err != nil {
+	// Its image is gone, and so is its process for good.
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"virtualCluster":{"image":"sublet.invalid/gone:1"}}}`))
+	if err := s.objects.Patch(t.Context(), &api.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}}, patch); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.host.CoreV1().Pods(tn.namespace).Delete(t.Context(), api.ControlPlanePod, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		t.Fatal(err)
-	}
+	eventually(t, time.Minute, "the control plane is dead", func() error {
+		if err := tn.RESTClient().Get().AbsPath("/readyz").Timeout(2 * time.Second).Do(t.Context()).Error(); err == nil {
+			return errors.New("its API answers")
+		}
+		return nil
+	})
+	eventually(t, time.Minute, "the tenant says so", func() error {
+		var object api.Tenant
+		if err := s.objects.Get(t.Context(), namespacedName("", name), &object); err != nil {
+			return err
+		}
+		if condition := meta.FindStatusCondition(object.Status.Conditions, api.ConditionReady); condition == nil || condition.Status != metav1.ConditionFalse || !strings.Contains(condition.Message, "sublet.invalid/gone:1") {
+			return fmt.Errorf("phase %s, condition %+v", object.Status.Phase, condition)
+		}
+		return nil
+	})
 	if r := s.sublet(t, "delete", name, "--yes"); r.code != 0 {
 		t.Fatalf("delete: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}

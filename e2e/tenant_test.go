@@ -89,8 +89,8 @@ func (s *suite) diagnose(t *testing.T, ctx context.Context, namespace string) {
 	for _, args := range [][]string{
 		{"get", "tenant", namespace, "-o", "wide"},
 		{"-n", namespace, "get", "pods", "-o", "wide"},
-		{"-n", namespace, "get", "events", "--sort-by=.lastTimestamp"},
-		{"-n", namespace, "logs", api.ControlPlanePod, "--tail=60"},
+		{"-n", namespace, "get", "events", "--sort-by=.lastTimestamp", "--field-selector=type!=Normal"},
+		{"-n", namespace, "logs", api.ControlPlanePod, "--tail=30"},
 	} {
 		out, _ := s.command(ctx, s.path(".cache/bin/kubectl"), args...).CombinedOutput()
 		t.Logf("kubectl %s\n%s", strings.Join(args, " "), out)

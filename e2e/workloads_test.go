@@ -298,12 +298,18 @@ func TestStatefulSetNames(t *testing.T) {
 			})
 		}
 		fqdn := name + ".db." + ns + ".svc.cluster.local"
-		if got := tn.sh(t, ns, name, "hostname -f"); got != fqdn {
-			t.Errorf("hostname -f of %s is %q, want %q", name, got, fqdn)
+		if got := tn.sh(t, ns, name, "hostname"); got != name {
+			t.Errorf("hostname of %s is %q", name, got)
 		}
 		if got := tn.sh(t, ns, "client", "dig +short "+fqdn); got != pod.Status.PodIP {
 			t.Errorf("%s is %q, want the address %s of its pod", fqdn, got, pod.Status.PodIP)
 		}
+	}
+	full := newPod("full")
+	full.Spec.Hostname, full.Spec.Subdomain, full.Spec.SetHostnameAsFQDN = "me", "db", ptr.To(true)
+	tn.start(t, ns, full)
+	if got, want := tn.sh(t, ns, "full", "hostname"), "me.db."+ns+".svc.cluster.local"; got != want {
+		t.Errorf("with setHostnameAsFQDN hostname is %q, want %q", got, want)
 	}
 }
 
