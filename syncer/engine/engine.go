@@ -33,8 +33,11 @@ type Options struct {
 	// Virtual and Host reach the two API servers.
 	Virtual, Host *rest.Config
 
-	// Workers reconcile, TokenWorkers mint tokens. Defaults: 32 and 4.
-	Workers, TokenWorkers int
+	// Creators make what is not on the host yet, Followers do the rest, Minters
+	// issue tokens. The defaults are 16, 6 and 2: in a burst, what takes longest
+	// afterwards begins first, and what follows does not take the processors
+	// away from it.
+	Creators, Followers, Minters int
 	// Linger is how long a copy stays after the last object that referred to it
 	// is gone. The default is 30 s.
 	Linger time.Duration
@@ -62,7 +65,10 @@ type Engine struct {
 	// tokens is the host's Secrets; nil if no kind asks for tokens.
 	tokens *source
 
-	index      *index
+	index *index
+	// fresh is for objects that are not on the host yet, queue for all others;
+	// see add.
+	fresh      workqueue.TypedRateLimitingInterface[request]
 	queue      workqueue.TypedRateLimitingInterface[request]
 	tokenQueue workqueue.TypedRateLimitingInterface[request]
 	// events exists while Run does.
@@ -78,6 +84,8 @@ type Engine struct {
 	// futile remembers writes of which a server kept less than was written, so
 	// that they are not repeated for ever.
 	futile map[write]translate.Object
+	// busy objects are being reconciled.
+	busy map[request]bool
 	// held objects are being changed on the host ahead of their virtual one.
 	held map[request]hold
 }
@@ -120,11 +128,14 @@ type write struct {
 
 // New puts an engine together; it talks to nobody.
 func New(o Options) (*Engine, error) {
-	if o.Workers == 0 {
-		o.Workers = 32
+	if o.Creators == 0 {
+		o.Creators = 16
 	}
-	if o.TokenWorkers == 0 {
-		o.TokenWorkers = 4
+	if o.Followers == 0 {
+		o.Followers = 6
+	}
+	if o.Minters == 0 {
+		o.Minters = 2
 	}
 	if o.Linger == 0 {
 		o.Linger = 30 * time.Second
@@ -142,8 +153,9 @@ func New(o Options) (*Engine, error) {
 		refused: map[request]bool{},
 		futile:  map[write]translate.Object{},
 		held:    map[request]hold{},
+		busy:    map[request]bool{},
 	}
-	e.queue, e.tokenQueue = e.newQueue(), e.newQueue()
+	e.fresh, e.queue, e.tokenQueue = e.newQueue(), e.newQueue(), e.newQueue()
 
 	virtual, err := newClient(o.Virtual)
 	if err != nil {
@@ -167,12 +179,19 @@ func New(o Options) (*Engine, error) {
 }
 
 func (e *Engine) newQueue() workqueue.TypedRateLimitingInterface[request] {
-	queue := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[request]{Clock: e.Clock, Queue: &freshFirst{isFresh: e.isFresh}})
-	delaying := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[request]{Clock: e.Clock, Queue: queue})
 	return workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[request](20*time.Millisecond, 30*time.Second),
-		workqueue.TypedRateLimitingQueueConfig[request]{Clock: e.Clock, DelayingQueue: delaying},
+		workqueue.TypedRateLimitingQueueConfig[request]{Clock: e.Clock},
 	)
+}
+
+// add puts an object on the queue where it belongs.
+func (e *Engine) add(r request) {
+	if e.isFresh(r) {
+		e.fresh.Add(r)
+		return
+	}
+	e.queue.Add(r)
 }
 
 // isFresh tells whether an object has yet to be made on the host.
@@ -273,6 +292,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer broadcaster.Shutdown()
 	defer e.tokenQueue.ShutDown()
 	defer e.queue.ShutDown()
+	defer e.fresh.ShutDown()
 	defer cancel()
 
 	broadcaster.StartRecordingToSink(&eventSink{ctx: ctx, rest: e.accounts.rest})
@@ -294,14 +314,17 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("reading both sides: %w", context.Cause(ctx))
 	}
-	logger.Info("Synced caches, starting workers", "workers", e.Workers)
+	logger.Info("Synced caches, starting workers")
 	if e.Synced != nil {
 		e.Synced()
 	}
-	for range e.Workers {
+	for range e.Creators {
+		running.Go(func() { e.work(ctx, e.fresh, e.reconcile) })
+	}
+	for range e.Followers {
 		running.Go(func() { e.work(ctx, e.queue, e.reconcile) })
 	}
-	for range e.TokenWorkers {
+	for range e.Minters {
 		running.Go(func() { e.work(ctx, e.tokenQueue, e.refreshTokens) })
 	}
 	<-ctx.Done()
@@ -315,7 +338,14 @@ func (e *Engine) work(ctx context.Context, queue workqueue.TypedRateLimitingInte
 		if shutdown {
 			return
 		}
+		if !e.begin(queue, r) {
+			// The other queue has it: its turn comes again.
+			queue.AddAfter(r, time.Millisecond)
+			queue.Done(r)
+			continue
+		}
 		err := do(ctx, r)
+		e.end(queue, r)
 		if err != nil && queue == e.tokenQueue && e.over(r) {
 			err = nil // It was about an object that is gone by now.
 		}
@@ -331,6 +361,30 @@ func (e *Engine) work(ctx context.Context, queue workqueue.TypedRateLimitingInte
 		}
 		queue.Done(r)
 	}
+}
+
+// begin tells whether nobody else is at an object, as can be while it moves
+// from one queue to the other.
+func (e *Engine) begin(queue workqueue.TypedRateLimitingInterface[request], r request) bool {
+	if queue == e.tokenQueue {
+		return true
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.busy[r] {
+		return false
+	}
+	e.busy[r] = true
+	return true
+}
+
+func (e *Engine) end(queue workqueue.TypedRateLimitingInterface[request], r request) {
+	if queue == e.tokenQueue {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.busy, r)
 }
 
 // handler tells what to do when an object of a source has changed.
@@ -351,18 +405,18 @@ func (e *Engine) handler(key sourceKey, s *source) func(before, after metav1.Obj
 		case own == nil:
 		case own.fromHost() && s.side == translate.Host:
 			e.noteRefs(request{own, name}, types.NamespacedName{})
-			e.queue.Add(request{own, name})
+			e.add(request{own, name})
 		case own.fromHost():
 			if !own.Namespaced && translate.FromHost(object) {
-				e.queue.Add(request{own, name})
+				e.add(request{own, name})
 			}
 		case s.side == translate.Virtual:
 			e.noteRefs(request{own, name}, name)
-			e.queue.Add(request{own, name})
+			e.add(request{own, name})
 		default:
 			if virtual, ok := e.Tenant.Owns(object); ok {
 				e.noteRefs(request{own, virtual}, virtual)
-				e.queue.Add(request{own, virtual})
+				e.add(request{own, virtual})
 			}
 			if after == nil {
 				e.retryRefused()
@@ -376,7 +430,7 @@ func (e *Engine) handler(key sourceKey, s *source) func(before, after metav1.Obj
 			to.Namespace = ""
 		}
 		for _, r := range e.index.watchers(target{key.side, key.kind, to}) {
-			e.queue.Add(r)
+			e.add(r)
 		}
 	}
 }
@@ -407,7 +461,7 @@ func (e *Engine) noteRefs(r request, self types.NamespacedName) {
 	for _, to := range changed {
 		for _, k := range e.kinds {
 			if k.WhenReferenced && k.GroupKind() == to.kind && k.fromHost() == (to.side == translate.Host) {
-				e.queue.Add(request{k, e.requestName(to)})
+				e.add(request{k, e.requestName(to)})
 			}
 		}
 	}
@@ -506,7 +560,8 @@ func (e *Engine) retryRefused() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for r := range e.refused {
+		e.fresh.Forget(r)
 		e.queue.Forget(r)
-		e.queue.Add(r)
+		e.add(r)
 	}
 }

@@ -53,6 +53,10 @@ func (e *Engine) reconcile(ctx context.Context, r request) error {
 		}
 	}
 	host, err := e.apply(ctx, r, in)
+	if errors.Is(err, errRefused) && in.Host != nil {
+		// A change is refused; what runs goes on, and may be seen.
+		return errors.Join(err, e.status(ctx, r, in))
+	}
 	if err != nil || host == nil {
 		return err
 	}
@@ -287,21 +291,8 @@ func (e *Engine) apply(ctx context.Context, r request, in translate.Input[transl
 		return e.create(ctx, r, in, desired)
 	}
 	host := in.Host
-	merged := host.DeepCopyObject().(translate.Object)
-	if r.kind.Merge != nil {
-		merged = r.kind.Merge(merged, desired)
-	}
-	translate.MergeMeta(merged, desired)
-	if host, err = e.writeHost(ctx, r, in, host, merged, ""); err != nil {
-		return nil, err
-	}
-	for _, sub := range r.kind.Subresources {
-		want := desired
-		if sub.From != nil {
-			want = sub.From(in)
-		}
-		merged := sub.Merge(host.DeepCopyObject().(translate.Object), want)
-		if host, err = e.writeHost(ctx, r, in, host, merged, sub.Name); err != nil {
+	if e.differs(r, in, desired) {
+		if host, err = e.update(ctx, r, in, desired); err != nil {
 			return nil, err
 		}
 	}
@@ -310,6 +301,47 @@ func (e *Engine) apply(ctx context.Context, r request, in translate.Input[transl
 	}
 	e.accepted(r)
 	return host, nil
+}
+
+// differs looks at the object and its subresources at once, which is cheap:
+// mostly nothing differs.
+func (e *Engine) differs(r request, in translate.Input[translate.Object], desired translate.Object) bool {
+	merged := e.merge(r, in.Host, desired)
+	for _, sub := range r.kind.Subresources {
+		merged = sub.Merge(merged, subresource(sub, in, desired))
+	}
+	return !equality.Semantic.DeepEqual(in.Host, merged)
+}
+
+// update writes what differs, the object first, and returns it as it is then.
+func (e *Engine) update(ctx context.Context, r request, in translate.Input[translate.Object], desired translate.Object) (translate.Object, error) {
+	host, err := e.writeHost(ctx, r, in, in.Host, e.merge(r, in.Host, desired), "")
+	if err != nil {
+		return nil, err
+	}
+	for _, sub := range r.kind.Subresources {
+		merged := sub.Merge(host.DeepCopyObject().(translate.Object), subresource(sub, in, desired))
+		if host, err = e.writeHost(ctx, r, in, host, merged, sub.Name); err != nil {
+			return nil, err
+		}
+	}
+	return host, nil
+}
+
+func (e *Engine) merge(r request, host, desired translate.Object) translate.Object {
+	merged := host.DeepCopyObject().(translate.Object)
+	if r.kind.Merge != nil {
+		merged = r.kind.Merge(merged, desired)
+	}
+	translate.MergeMeta(merged, desired)
+	return merged
+}
+
+func subresource(sub translate.Subresource[translate.Object], in translate.Input[translate.Object], desired translate.Object) translate.Object {
+	if sub.From != nil {
+		return sub.From(in)
+	}
+	return desired
 }
 
 func (e *Engine) create(ctx context.Context, r request, in translate.Input[translate.Object], desired translate.Object) (translate.Object, error) {
@@ -529,36 +561,26 @@ func (e *Engine) reconcileFromHost(ctx context.Context, r request) error {
 	if want == nil {
 		return e.withdraw(ctx, r, in.Virtual)
 	}
-	if r.kind.Unwatched {
-		if in.Virtual, err = e.present(ctx, r, want); err != nil {
-			return err
-		}
-	}
 	if in.Virtual == nil {
 		_, err := r.kind.virtual.create(ctx, want)
-		if gone(err) || apierrors.IsAlreadyExists(err) {
+		switch {
+		case err == nil || gone(err):
 			return nil
+		case !apierrors.IsAlreadyExists(err):
+			return fmt.Errorf("create virtual %s %q: %w", r.kind.Resource, want.GetName(), err)
+		case !r.kind.Unwatched:
+			return errAgain
+		}
+		in.Virtual, err = r.kind.virtual.get(ctx, want.GetNamespace(), want.GetName())
+		if apierrors.IsNotFound(err) {
+			return errAgain
 		}
 		if err != nil {
-			return fmt.Errorf("create virtual %s %q: %w", r.kind.Resource, want.GetName(), err)
+			return fmt.Errorf("read virtual %s %q: %w", r.kind.Resource, want.GetName(), err)
 		}
-		return nil
 	}
 	identify(want, in.Virtual)
 	return e.writeVirtual(ctx, r, in.Virtual, want)
-}
-
-// present reads the virtual object as it is now, or nil.
-func (e *Engine) present(ctx context.Context, r request, want translate.Object) (translate.Object, error) {
-	found, err := r.kind.virtual.get(ctx, want.GetNamespace(), want.GetName())
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read virtual %s %q: %w", r.kind.Resource, want.GetName(), err)
-	}
-	found.SetManagedFields(nil)
-	return found, nil
 }
 
 // gone tells that there is no place for the object any more.

@@ -45,7 +45,7 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 	}
 	name := translate.TokenSecretName(r.Namespace, r.Name)
 	have, _ := e.tokens.object(e.Tenant.HostNamespace, name).(*corev1.Secret)
-	if have != nil && e.fresh(r, have, host, tokens) {
+	if have != nil && e.lasting(r, have, host, tokens) {
 		return nil
 	}
 	want, err := e.mint(ctx, r, virtual, host, tokens)
@@ -92,8 +92,8 @@ func (e *Engine) foundTokens(ctx context.Context, want *corev1.Secret) (*corev1.
 	return found.(*corev1.Secret), nil
 }
 
-// fresh tells whether a Secret need not be renewed yet, and sets the alarm.
-func (e *Engine) fresh(r request, have *corev1.Secret, host translate.Object, tokens []translate.Token) bool {
+// lasting tells whether a Secret need not be renewed yet, and sets the alarm.
+func (e *Engine) lasting(r request, have *corev1.Secret, host translate.Object, tokens []translate.Token) bool {
 	refresh, err := time.Parse(time.RFC3339, have.Annotations[api.AnnotationTokensRefresh])
 	if err != nil {
 		return false

@@ -21,11 +21,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/controlplane"
@@ -45,7 +46,11 @@ const (
 type planes struct {
 	host, virtual kubernetes.Interface
 	hostConfig    *rest.Config
-	syncer        *syncer.Syncer
+	config        api.ControlPlaneConfig
+	// How the syncer reaches both sides.
+	asSyncer, asAdmin *rest.Config
+	syncer            *syncer.Syncer
+	stopSyncer        func()
 	// What the syncer has written.
 	hostWrites, virtualWrites *writes
 }
@@ -157,17 +162,19 @@ func startPlanes(t *testing.T) *planes {
 	*virtual = *rest.CopyConfig(tenant.Config())
 	virtual.Wrap(p.virtualWrites.wrap)
 	p.virtual = client(t, tenant.Config())
-	p.run(t)
+	p.config, p.asSyncer, p.asAdmin = config, asSyncer, virtual
+	p.stopSyncer = run(t, p.syncer.Run)
+	eventually(t, "the syncer is ready", func(context.Context) error { return p.syncer.Ready() })
 	return p
 }
 
-// run runs the syncer until the test ends.
-func (p *planes) run(t *testing.T) {
+// run runs a syncer until the test ends, or stop is called.
+func run(t *testing.T, syncer func(context.Context) error) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- p.syncer.Run(ctx) }()
-	t.Cleanup(func() {
+	go func() { ended <- syncer(ctx) }()
+	stop = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-ended:
@@ -178,7 +185,8 @@ func (p *planes) run(t *testing.T) {
 			t.Error("the syncer did not stop")
 		}
 	})
-	eventually(t, "the syncer is ready", func(context.Context) error { return p.syncer.Ready() })
+	t.Cleanup(stop)
+	return stop
 }
 
 func client(t *testing.T, config *rest.Config) kubernetes.Interface {
@@ -251,30 +259,28 @@ func (p *planes) prepareHost(t *testing.T) {
 func (p *planes) runNode(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	w, err := p.host.CoreV1().Pods(hostNamespace).Watch(ctx, metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var steps sync.WaitGroup
 	turn := make(chan struct{}, 8)
-	steps.Go(func() {
-		for event := range w.ResultChan() {
-			pod, ok := event.Object.(*corev1.Pod)
-			if !ok || event.Type == watch.Deleted {
-				continue
-			}
+	step := func(object any) {
+		steps.Go(func() {
 			turn <- struct{}{}
-			steps.Go(func() {
-				defer func() { <-turn }()
-				if err := p.nodeStep(ctx, pod); err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-					t.Errorf("node: pod %s: %v", pod.Name, err)
-				}
-			})
-		}
+			defer func() { <-turn }()
+			pod := object.(*corev1.Pod)
+			if err := p.nodeStep(ctx, pod); err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+				t.Errorf("node: pod %s: %v", pod.Name, err)
+			}
+		})
+	}
+	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewListWatchFromClient(p.host.CoreV1().RESTClient(), "pods", hostNamespace, fields.Everything()),
+		ObjectType:    &corev1.Pod{},
+		Handler:       cache.ResourceEventHandlerFuncs{AddFunc: step, UpdateFunc: func(_, pod any) { step(pod) }},
 	})
+	var running sync.WaitGroup
+	running.Go(func() { informer.RunWithContext(ctx) })
 	t.Cleanup(func() {
 		cancel()
-		w.Stop()
+		running.Wait()
 		steps.Wait()
 	})
 }

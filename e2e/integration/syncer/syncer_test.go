@@ -2,6 +2,7 @@ package syncer_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,8 +17,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	testclock "k8s.io/utils/clock/testing"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/syncer/engine"
+	"github.com/sublet-dev/sublet/syncer/kinds"
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
 
@@ -76,6 +80,7 @@ func TestSyncer(t *testing.T) {
 	t.Run("events", p.testEvents)
 	t.Run("latency", p.testLatency)
 	t.Run("burst", p.testBurst)
+	t.Run("restart", p.testRestart)
 }
 
 func (p *planes) testPod(t *testing.T) {
@@ -520,6 +525,95 @@ func (p *planes) testEvents(t *testing.T) {
 	waitFor(t, "virtual event", func(ctx context.Context) (*corev1.Event, error) {
 		return p.virtual.CoreV1().Events(space).Get(ctx, "web.1", metav1.GetOptions{})
 	}, func(e *corev1.Event) bool { return e.Message == "Successfully assigned default/web to "+nodeName })
+}
+
+// testRestart: what changed while no syncer ran is made good, and tokens are
+// renewed in time; the clock is ours.
+func (p *planes) testRestart(t *testing.T) {
+	ctx := t.Context()
+	seconds := int64(600)
+	keeps := pod("keeps")
+	keeps.Spec.Volumes = []corev1.Volume{{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", Audience: "vault", ExpirationSeconds: &seconds}}},
+	}}}}
+	p.createPod(t, keeps)
+	p.createPod(t, pod("forced"))
+	for _, name := range []string{"keeps", "forced"} {
+		waitFor(t, "virtual pod runs", p.virtualPod(name), running)
+	}
+	tokens := func(ctx context.Context) (*corev1.Secret, error) {
+		return p.host.CoreV1().Secrets(hostNamespace).Get(ctx, translate.TokenSecretName(space, "keeps"), metav1.GetOptions{})
+	}
+	before := waitFor(t, "tokens", tokens, nil)
+	if string(before.Data["token-0"]) == string(before.Data["token-1"]) {
+		t.Error("two sources have the same token")
+	}
+
+	p.stopSyncer()
+	if err := p.virtual.CoreV1().Pods(space).Delete(ctx, "forced", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		t.Fatal(err)
+	}
+	p.createPod(t, pod("forced"))
+	if err := p.virtual.CoreV1().Services(space).Delete(ctx, "outside", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	forced, err := p.hostPod("forced")(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	fake := testclock.NewFakeClock(time.Now())
+	again, err := engine.New(engine.Options{
+		Tenant:  translate.NewTenant(p.config, nil),
+		Kinds:   kinds.All(),
+		Virtual: p.asAdmin,
+		Host:    p.asSyncer,
+		Clock:   fake,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, again.Run)
+	// Tries that wait for the clock get their turn.
+	step := func(what string, by time.Duration, check func(context.Context) error) {
+		t.Helper()
+		eventually(t, what, func(ctx context.Context) error {
+			err := check(ctx)
+			if err != nil {
+				fake.Step(by)
+			}
+			return err
+		})
+	}
+	step("the pod of the same name has a host pod of its own", 10*time.Millisecond, func(ctx context.Context) error {
+		pod, err := p.hostPod("forced")(ctx)
+		if err == nil && pod.UID == forced.UID {
+			err = errors.New("still the old one")
+		}
+		return err
+	})
+	step("the host Service is gone", 10*time.Millisecond, func(ctx context.Context) error {
+		_, err := p.host.CoreV1().Services(hostNamespace).Get(ctx, translate.HostName(space, "outside"), metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("still there (%v)", err)
+	})
+	if now := waitFor(t, "tokens", tokens, nil); string(now.Data["token-0"]) != string(before.Data["token-0"]) {
+		t.Error("tokens were renewed without need")
+	}
+	fake.Step(470 * time.Second)
+	time.Sleep(100 * time.Millisecond)
+	if now := waitFor(t, "tokens", tokens, nil); string(now.Data["token-0"]) != string(before.Data["token-0"]) {
+		t.Error("tokens were renewed before 80 % of their life")
+	}
+	step("tokens are renewed", time.Second, func(ctx context.Context) error {
+		now, err := tokens(ctx)
+		if err == nil && (string(now.Data["token-0"]) == string(before.Data["token-0"]) || string(now.Data["token-1"]) == string(before.Data["token-1"])) {
+			err = errors.New("still the old ones")
+		}
+		return err
+	})
 }
 
 // testLatency logs how long a pod takes to the host.
