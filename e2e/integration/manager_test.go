@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -183,6 +184,9 @@ func (h *managedHost) startManager() {
 		UserName: "system:serviceaccount:" + api.SystemNamespace + ":" + api.ManagerName,
 		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + api.SystemNamespace, "system:authenticated"},
 	}
+	if os.Getenv("SUBLET_TEST_LOG") != "" {
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return tracing{next} })
+	}
 	done := make(chan error, 1)
 	go func() {
 		done <- manager.Run(ctx, manager.Options{Config: config, Image: testImage, LeaderElection: true})
@@ -205,6 +209,18 @@ func (q quietAfter) Log(args ...any) {
 	if os.Getenv("SUBLET_TEST_LOG") != "" {
 		fmt.Fprintln(os.Stderr, text)
 	}
+}
+
+// tracing tells of each request of the manager, and how long it took.
+type tracing struct{ next http.RoundTripper }
+
+func (tr tracing) RoundTrip(request *http.Request) (*http.Response, error) {
+	begin := time.Now()
+	response, err := tr.next.RoundTrip(request)
+	if !request.URL.Query().Has("watch") {
+		fmt.Fprintf(os.Stderr, "TRACE %s %6.1fms %s %s\n", begin.Format("05.000"), float64(time.Since(begin).Microseconds())/1000, request.Method, request.URL.Path)
+	}
+	return response, err
 }
 
 // as is a client of somebody else.
@@ -695,11 +711,21 @@ func testStorage(h *managedHost) {
 	h.waitFor("stored", api.ConditionControlPlaneReady, "VolumePending")
 	h.play("stored", running)
 	h.waitForPhase("stored", api.PhaseReady)
+	uid := h.pod("stored").UID
 	h.change("stored", func(s *api.TenantSpec) {
 		s.VirtualCluster = &api.VirtualClusterSpec{Storage: &api.StorageSpec{Type: api.StorageEmptyDir}}
 	})
 	h.waitFor("stored", api.ConditionFullyApplied, "NotApplied")
+	h.eventually("the change is looked at", func(ctx context.Context) error {
+		if tenant := h.tenant("stored"); tenant.Status.ObservedGeneration != tenant.Generation {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	h.waitForPhase("stored", api.PhaseReady)
+	if h.pod("stored").UID != uid {
+		t.Error("a change that cannot be made restarted the control plane")
+	}
 	if err := h.client.Delete(t.Context(), class); err != nil {
 		t.Fatal(err)
 	}
@@ -1059,7 +1085,9 @@ func testPolicies(h *managedHost) {
 			return self.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "mine"}})
 		},
 		"the manager on another namespace": func() error {
-			return self.Delete(t.Context(), get(&corev1.Namespace{}, "default"))
+			bystander := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "bystander"}}
+			h.create(bystander)
+			return self.Delete(t.Context(), bystander)
 		},
 		"the manager's own role": func() error {
 			return self.Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "mine"}})
@@ -1097,7 +1125,10 @@ func testDeletion(h *managedHost) {
 	t.Run("full", func(t *testing.T) {
 		h.t = t
 		tenant := virtualCluster("full")
+		begin := time.Now()
 		h.create(tenant)
+		h.pod("full")
+		t.Logf("tenant created to pod created: %s", time.Since(begin).Round(time.Millisecond))
 		h.play("full", running)
 		h.waitForPhase("full", api.PhaseReady)
 		// What a syncer leaves behind.
@@ -1118,9 +1149,35 @@ func testDeletion(h *managedHost) {
 	})
 	t.Run("at once", func(t *testing.T) {
 		h.t = t
-		tenant := virtualCluster("fleeting")
-		h.create(tenant)
-		h.gone(tenant)
+		// At any moment of being made: the first before it has a finalizer.
+		for i := range 10 {
+			tenant := virtualCluster(fmt.Sprintf("fleeting-%d", i))
+			h.create(tenant)
+			time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+			if err := h.client.Delete(t.Context(), tenant); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.eventually("all of them are gone", func(ctx context.Context) error {
+			var left []string
+			for _, list := range []client.ObjectList{&api.TenantList{}, &corev1.NamespaceList{}, &rbacv1.ClusterRoleBindingList{}} {
+				if err := h.client.List(ctx, list); err != nil {
+					return err
+				}
+				if err := meta.EachListItem(list, func(object runtime.Object) error {
+					if o, ok := object.(client.Object); ok && strings.Contains(o.GetName(), "fleeting-") {
+						left = append(left, fmt.Sprintf("%T %s", o, o.GetName()))
+					}
+					return nil
+				}); err != nil {
+					return err
+				}
+			}
+			if len(left) > 0 {
+				return errors.New(strings.Join(left, ", "))
+			}
+			return nil
+		})
 	})
 	t.Run("blocked", func(t *testing.T) {
 		h.t = t

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,7 +68,7 @@ func (a *Applier) Apply(ctx context.Context, obj client.Object) error {
 	}
 	k := key{gvk.GroupKind(), client.ObjectKeyFromObject(obj)}
 	sum := sha256.Sum256(content)
-	unchanged, err := a.unchanged(ctx, k, sum, obj)
+	unchanged, err := a.unchanged(ctx, k, sum, intent, obj)
 	if err != nil || unchanged {
 		return err
 	}
@@ -83,13 +84,14 @@ func (a *Applier) Apply(ctx context.Context, obj client.Object) error {
 	return nil
 }
 
-// unchanged says whether the same was applied before and nothing was written
-// since; then obj becomes what is in the cache.
-func (a *Applier) unchanged(ctx context.Context, k key, intent [sha256.Size]byte, obj client.Object) (bool, error) {
+// unchanged says whether the same was applied before and still holds; then obj
+// becomes what is in the cache. It holds when nothing was written since, or when
+// whatever was written since left it as it was: that is what a status is.
+func (a *Applier) unchanged(ctx context.Context, k key, sum [sha256.Size]byte, intent *unstructured.Unstructured, obj client.Object) (bool, error) {
 	a.mu.Lock()
 	last, known := a.last[k]
 	a.mu.Unlock()
-	if !known || last.intent != intent {
+	if !known || last.intent != sum {
 		return false, nil
 	}
 	current, ok := obj.DeepCopyObject().(client.Object)
@@ -103,14 +105,52 @@ func (a *Applier) unchanged(ctx context.Context, k key, intent [sha256.Size]byte
 	if err != nil {
 		return false, fmt.Errorf("read %s %q: %w", k.kind.Kind, k.name, err)
 	}
-	if current.GetResourceVersion() != last.version {
-		return false, nil
-	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(current)
 	if err != nil {
 		return false, fmt.Errorf("read %s %q: %w", k.kind.Kind, k.name, err)
 	}
+	if current.GetResourceVersion() != last.version && !contains(content, withoutType(intent.Object)) {
+		return false, nil
+	}
 	return true, runtime.DefaultUnstructuredConverter.FromUnstructured(content, obj)
+}
+
+// withoutType leaves out what objects from a cache do not carry.
+func withoutType(content map[string]any) map[string]any {
+	content = maps.Clone(content)
+	delete(content, "apiVersion")
+	delete(content, "kind")
+	return content
+}
+
+// contains says whether an object has all that is intended. What it has beside
+// that belongs to others, or is a default.
+func contains(current, intent any) bool {
+	switch intent := intent.(type) {
+	case map[string]any:
+		current, ok := current.(map[string]any)
+		if !ok {
+			return len(intent) == 0 && current == nil
+		}
+		for key, value := range intent {
+			if !contains(current[key], value) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		current, ok := current.([]any)
+		if !ok || len(current) != len(intent) {
+			return false
+		}
+		for i := range intent {
+			if !contains(current[i], intent[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	return current == intent
 }
 
 // All applies objects at the same time. It returns every error there was.

@@ -61,6 +61,14 @@ func TestApplySendsWhatDiffers(t *testing.T) {
 			current.Data["key"] = "theirs"
 			return c.Update(t.Context(), current)
 		}},
+		{name: "somebody wrote something else", value: "b", sends: 0, change: func() error {
+			current := &corev1.ConfigMap{}
+			if err := c.Get(t.Context(), client.ObjectKeyFromObject(configMap("")), current); err != nil {
+				return err
+			}
+			current.Labels = map[string]string{"theirs": "yes"}
+			return c.Update(t.Context(), current)
+		}},
 		{name: "somebody deleted it", value: "b", sends: 1, change: func() error { return c.Delete(t.Context(), configMap("")) }},
 	}
 	for _, step := range steps {

@@ -100,6 +100,9 @@ func newManager(ctx context.Context, o Options) (ctrl.Manager, error) {
 	cfg := rest.CopyConfig(o.Config)
 	cfg.QPS, cfg.Burst = requestRate, requestBurst
 	cfg.UserAgent = api.ManagerName + "/" + version.Get().Version
+	// A namespace is emptied of kinds that are deprecated too; nobody needs to be
+	// told each time.
+	cfg.WarningHandlerWithContext = rest.NoWarnings{}
 	// Controllers of the same name may run in one process: tests do that.
 	anyName := true
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{

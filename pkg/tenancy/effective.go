@@ -72,9 +72,9 @@ const (
 	defaultMemoryRequest = "160Mi"
 	defaultCPULimit      = "4"
 	defaultMemoryLimit   = "2Gi"
-	// What a control plane writes beside its data: logs and temporary files.
+	// What a control plane writes beside its data: logs and temporary files. The
+	// limit depends on where the data are; see package virtualcluster.
 	scratchRequest = "64Mi"
-	scratchLimit   = "512Mi"
 )
 
 // DefaultVersion is the Kubernetes version, as MAJOR.MINOR, of a virtual
@@ -239,11 +239,11 @@ func virtualClusterOf(spec *api.VirtualClusterSpec) *VirtualCluster {
 			vc.StorageType = api.StoragePVC
 		}
 	}
-	vc.Resources = controlPlaneResources(spec.Resources, vc)
+	vc.Resources = controlPlaneResources(spec.Resources)
 	return vc
 }
 
-func controlPlaneResources(asked *corev1.ResourceRequirements, vc *VirtualCluster) corev1.ResourceRequirements {
+func controlPlaneResources(asked *corev1.ResourceRequirements) corev1.ResourceRequirements {
 	resources := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
 	if asked != nil {
 		maps.Copy(resources.Requests, asked.Requests)
@@ -254,13 +254,6 @@ func controlPlaneResources(asked *corev1.ResourceRequirements, vc *VirtualCluste
 	setDefault(resources.Requests, corev1.ResourceEphemeralStorage, scratchRequest)
 	setDefault(resources.Limits, corev1.ResourceCPU, defaultCPULimit)
 	setDefault(resources.Limits, corev1.ResourceMemory, defaultMemoryLimit)
-	if _, ok := resources.Limits[corev1.ResourceEphemeralStorage]; !ok {
-		limit := resource.MustParse(scratchLimit)
-		if vc.StorageType == api.StorageEmptyDir {
-			limit.Add(vc.StorageSize)
-		}
-		resources.Limits[corev1.ResourceEphemeralStorage] = limit
-	}
 	// Who asks for more than the default limit means the limit too, and who
 	// limits below the default request means less.
 	for name, request := range resources.Requests {

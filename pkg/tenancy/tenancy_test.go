@@ -40,7 +40,7 @@ func TestOfDefaults(t *testing.T) {
 			StorageSize: resource.MustParse("2Gi"),
 			Resources: corev1.ResourceRequirements{
 				Requests: list("cpu", "50m", "memory", "160Mi", "ephemeral-storage", "64Mi"),
-				Limits:   list("cpu", "4", "memory", "2Gi", "ephemeral-storage", "512Mi"),
+				Limits:   list("cpu", "4", "memory", "2Gi"),
 			},
 		},
 	}
@@ -99,7 +99,6 @@ func TestContainerDefaults(t *testing.T) {
 }
 
 func TestControlPlaneResources(t *testing.T) {
-	size := resource.MustParse("1Gi")
 	cases := map[string]struct {
 		spec  api.VirtualClusterSpec
 		check func(corev1.ResourceRequirements) (corev1.ResourceName, string, string)
@@ -114,12 +113,6 @@ func TestControlPlaneResources(t *testing.T) {
 			spec: api.VirtualClusterSpec{Resources: &corev1.ResourceRequirements{Limits: list("memory", "100Mi")}},
 			check: func(r corev1.ResourceRequirements) (corev1.ResourceName, string, string) {
 				return "memory", r.Requests.Memory().String(), "100Mi"
-			},
-		},
-		"data in the pod count as scratch": {
-			spec: api.VirtualClusterSpec{Storage: &api.StorageSpec{Type: api.StorageEmptyDir, Size: &size}},
-			check: func(r corev1.ResourceRequirements) (corev1.ResourceName, string, string) {
-				return "ephemeral-storage", r.Limits.StorageEphemeral().String(), "1536Mi"
 			},
 		},
 	}

@@ -37,7 +37,7 @@ func Needs(e tenancy.Effective, storage Storage) corev1.ResourceList {
 	count(1, "count/limitranges")
 	count(7, "count/networkpolicies.networking.k8s.io")
 
-	resources := e.VirtualCluster.Resources
+	resources := resourcesOf(e, storage)
 	if request, ok := resources.Requests[corev1.ResourceEphemeralStorage]; ok {
 		needs[corev1.ResourceEphemeralStorage] = request
 		needs[corev1.ResourceRequestsEphemeralStorage] = request

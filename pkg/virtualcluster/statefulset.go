@@ -28,6 +28,9 @@ const (
 	// The image's user; any other but root would do.
 	userID = 65532
 
+	// scratchLimit is what the pod may write beside its data.
+	scratchLimit = "512Mi"
+
 	gracePeriod = 10
 	revisions   = 2
 )
@@ -160,7 +163,7 @@ func container(e tenancy.Effective, spec Spec) corev1.Container {
 			{Name: "dns", ContainerPort: api.DNSPort, Protocol: corev1.ProtocolUDP},
 			{Name: "dns-tcp", ContainerPort: api.DNSPort, Protocol: corev1.ProtocolTCP},
 		},
-		Resources: e.VirtualCluster.Resources,
+		Resources: resourcesOf(e, spec.Storage),
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: &no,
 			ReadOnlyRootFilesystem:   &yes,
@@ -179,6 +182,27 @@ func container(e tenancy.Effective, spec Spec) corev1.Container {
 		// What it said last is what the Tenant's condition shows after a crash.
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}
+}
+
+// resourcesOf are those of the tenant, with a bound on what the pod writes on
+// the node's disk: logs, temporary files, and the data if they are there.
+func resourcesOf(e tenancy.Effective, storage Storage) corev1.ResourceRequirements {
+	resources := *e.VirtualCluster.Resources.DeepCopy()
+	if _, ok := resources.Limits[corev1.ResourceEphemeralStorage]; ok {
+		return resources
+	}
+	limit := resource.MustParse(scratchLimit)
+	if request := resources.Requests[corev1.ResourceEphemeralStorage]; request.Cmp(limit) > 0 {
+		limit = request.DeepCopy()
+	}
+	if storage.Type == api.StorageEmptyDir {
+		limit.Add(storage.Size)
+	}
+	if resources.Limits == nil {
+		resources.Limits = corev1.ResourceList{}
+	}
+	resources.Limits[corev1.ResourceEphemeralStorage] = limit
+	return resources
 }
 
 func probe(path string, period, failures int32) *corev1.Probe {

@@ -53,26 +53,25 @@ func (r *Reconciler) finalize(ctx context.Context, s *state) (ctrl.Result, error
 	}
 	gone, err := r.takeAway(ctx, s)
 	if err != nil {
-		return ctrl.Result{}, errors.Join(err, r.writeDeleting(ctx, s, err.Error()))
+		return again(0, errors.Join(err, r.writeDeleting(ctx, s, err.Error())))
 	}
 	if gone {
-		r.drains.stop(s.effective.Namespace)
-		r.Applier.Forget(s.effective.Namespace)
+		r.finished(s.tenant)
 		before := s.tenant.DeepCopy()
 		controllerutil.RemoveFinalizer(s.tenant, api.FinalizerTenant)
 		if err := r.Client.Patch(ctx, s.tenant, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); client.IgnoreNotFound(err) != nil {
-			return ctrl.Result{}, fmt.Errorf("remove the finalizer of tenant %q: %w", s.tenant.Name, err)
+			return again(0, fmt.Errorf("remove the finalizer of tenant %q: %w", s.tenant.Name, err))
 		}
 		return ctrl.Result{}, nil
 	}
-	waiting, again := "", soon
+	waiting, next := "", soon
 	if s.now.Sub(s.tenant.DeletionTimestamp.Time) > patience {
-		again = later
+		next = later
 		if waiting, err = r.waitsFor(ctx, s); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
-	return ctrl.Result{RequeueAfter: again}, r.writeDeleting(ctx, s, waiting)
+	return again(next, r.writeDeleting(ctx, s, waiting))
 }
 
 // takeAway does the next step and says whether all is gone.

@@ -53,8 +53,9 @@ func (p groundworkPhase) Run(ctx context.Context, s *state) error {
 	var group sync.WaitGroup
 	var applyErr, keysErr, rangeErr error
 	var ranges []string
+	var keys *dueKeys
 	group.Go(func() { applyErr = p.applier.All(ctx, objects...) })
-	group.Go(func() { keysErr = p.keys(ctx, s) })
+	group.Go(func() { keys, keysErr = p.keys(ctx, s) })
 	group.Go(func() { ranges, rangeErr = p.serviceRanges(ctx) })
 	group.Wait()
 	var b *blocked
@@ -65,6 +66,10 @@ func (p groundworkPhase) Run(ctx context.Context, s *state) error {
 		return err
 	}
 
+	secrets, err := p.kubeconfigSecrets(s, keys)
+	if err != nil {
+		return err
+	}
 	s.config = virtualcluster.Config(s.effective, virtualcluster.Addresses{
 		ServiceCIDRs: ranges,
 		APIServiceIP: service.Spec.ClusterIP,
@@ -72,13 +77,19 @@ func (p groundworkPhase) Run(ctx context.Context, s *state) error {
 	})
 	if len(tenancy.ValidateVirtualCluster(s.tenant)) > 0 {
 		// The pod keeps what it has until the spec is right; see controlPlanePhase.
-		return nil
+		return p.applier.All(ctx, secrets...)
 	}
 	configMap, err := virtualcluster.ConfigMap(s.effective, s.config)
 	if err != nil {
 		return err
 	}
-	return p.applier.Apply(ctx, configMap)
+	return p.applier.All(ctx, append(secrets, configMap)...)
+}
+
+// dueKeys are the kubeconfigs to be issued, and with what; nil for none.
+type dueKeys struct {
+	bundle *pki.Bundle
+	roles  []api.Role
 }
 
 // groups are those inside the virtual cluster, by role.
@@ -90,35 +101,43 @@ func groups() map[api.Role]string {
 	}
 }
 
-// keys makes the authorities once, and kubeconfigs when they are missing or due.
-func (p groundworkPhase) keys(ctx context.Context, s *state) error {
+// keys makes the authorities once, and tells which kubeconfigs are missing or
+// due.
+func (p groundworkPhase) keys(ctx context.Context, s *state) (*dueKeys, error) {
 	due, next, err := p.due(ctx, s)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	known := &corev1.Secret{}
 	err = p.client.Get(ctx, client.ObjectKey{Namespace: s.effective.Namespace, Name: api.PKISecretName}, known)
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("read the keys of tenant %q: %w", s.effective.Name, err)
+		return nil, fmt.Errorf("read the keys of tenant %q: %w", s.effective.Name, err)
 	}
 	if err == nil && len(due) == 0 {
 		s.requeueAfter = next
-		return nil
+		return nil, nil
 	}
 	bundle, err := p.bundle(ctx, s)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	secrets := make([]client.Object, 0, len(due))
-	for _, role := range due {
-		secret, err := p.kubeconfigSecret(s.effective, bundle, role)
+	s.requeueAfter = clientLifetime / 2
+	return &dueKeys{bundle, due}, nil
+}
+
+func (p groundworkPhase) kubeconfigSecrets(s *state, keys *dueKeys) ([]client.Object, error) {
+	if keys == nil {
+		return nil, nil
+	}
+	secrets := make([]client.Object, 0, len(keys.roles))
+	for _, role := range keys.roles {
+		secret, err := p.kubeconfigSecret(s.effective, keys.bundle, role)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		secrets = append(secrets, secret)
 	}
-	s.requeueAfter = clientLifetime / 2
-	return p.applier.All(ctx, secrets...)
+	return secrets, nil
 }
 
 // due are the roles whose kubeconfig is missing or must be renewed; next is the
@@ -142,10 +161,14 @@ func (p groundworkPhase) due(ctx context.Context, s *state) (due []api.Role, nex
 	return due, next, nil
 }
 
-// bundle reads the keys of the tenant, or makes them if it never had any. They
-// are created, never applied: to overwrite them is to lose the tenant.
+// bundle reads the keys of the tenant, or makes them if it never had any.
 func (p groundworkPhase) bundle(ctx context.Context, s *state) (*pki.Bundle, error) {
 	name := client.ObjectKey{Namespace: s.effective.Namespace, Name: api.PKISecretName}
+	if s.newNamespace {
+		if bundle, err := p.newBundle(ctx, s); bundle != nil || err != nil {
+			return bundle, err
+		}
+	}
 	stored := &corev1.Secret{}
 	err := p.live.Get(ctx, name, stored)
 	if apierrors.IsNotFound(err) {
@@ -154,22 +177,12 @@ func (p groundworkPhase) bundle(ctx context.Context, s *state) (*pki.Bundle, err
 				"Secret %q in namespace %q is gone, and with it the keys of this control plane: restore it from a backup, or delete the tenant and create it anew",
 				name.Name, name.Namespace)}
 		}
-		made, err := pki.NewBundle(s.effective.Name, p.now())
-		if err != nil {
-			return nil, err
-		}
-		err = p.client.Create(ctx, virtualcluster.PKISecret(s.effective, made.SecretData()), client.FieldOwner(api.ManagerName))
-		if err == nil {
-			return made, nil
-		}
-		if !apierrors.IsAlreadyExists(err) {
-			return nil, fmt.Errorf("create the keys of tenant %q: %w", s.effective.Name, err)
+		if bundle, err := p.newBundle(ctx, s); bundle != nil || err != nil {
+			return bundle, err
 		}
 		err = p.live.Get(ctx, name, stored)
-		if err != nil {
-			return nil, fmt.Errorf("read the keys of tenant %q: %w", s.effective.Name, err)
-		}
-	} else if err != nil {
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read the keys of tenant %q: %w", s.effective.Name, err)
 	}
 	bundle, err := pki.BundleFromData(stored.Data)
@@ -179,6 +192,23 @@ func (p groundworkPhase) bundle(ctx context.Context, s *state) (*pki.Bundle, err
 			name.Name, name.Namespace, err)}
 	}
 	return bundle, nil
+}
+
+// newBundle makes keys; none when there are some already. They are created,
+// never applied: to overwrite them is to lose the tenant.
+func (p groundworkPhase) newBundle(ctx context.Context, s *state) (*pki.Bundle, error) {
+	made, err := pki.NewBundle(s.effective.Name, p.now())
+	if err != nil {
+		return nil, err
+	}
+	err = p.client.Create(ctx, virtualcluster.PKISecret(s.effective, made.SecretData()), client.FieldOwner(api.ManagerName))
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("create the keys of tenant %q: %w", s.effective.Name, err)
+	}
+	return made, nil
 }
 
 func (p groundworkPhase) kubeconfigSecret(e tenancy.Effective, bundle *pki.Bundle, role api.Role) (*corev1.Secret, error) {

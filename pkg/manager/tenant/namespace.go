@@ -31,7 +31,7 @@ func (p namespacePhase) Run(ctx context.Context, s *state) error {
 		return &blocked{reasonNamespaceReserved, err.Error()}
 	}
 	want := isolation.Namespace(s.effective)
-	current, err := p.ensure(ctx, want)
+	current, made, err := p.ensure(ctx, want)
 	if err != nil {
 		return err
 	}
@@ -42,11 +42,14 @@ func (p namespacePhase) Run(ctx context.Context, s *state) error {
 		return &blocked{reasonNamespaceLeaving, fmt.Sprintf(
 			"namespace %q is being deleted; it is made anew, empty, when it is gone", current.Name)}
 	}
-	// The UID makes the server refuse should it be another namespace by now.
-	want.UID = current.UID
-	if err := p.applier.Apply(ctx, want); err != nil {
-		return err
+	if !made {
+		// The UID makes the server refuse should it be another namespace by now.
+		want.UID = current.UID
+		if err := p.applier.Apply(ctx, want); err != nil {
+			return err
+		}
 	}
+	s.newNamespace = made
 	s.status.Namespace = want.Name
 	s.condition(api.ConditionNamespaceReady, metav1.ConditionTrue, reasonApplied,
 		fmt.Sprintf("namespace %q is the tenant's", want.Name))
@@ -55,28 +58,28 @@ func (p namespacePhase) Run(ctx context.Context, s *state) error {
 
 // ensure finds the namespace or makes it. Only a create can tell which of the
 // two happened, so the first write is none by server-side apply.
-func (p namespacePhase) ensure(ctx context.Context, want *corev1.Namespace) (*corev1.Namespace, error) {
-	current := &corev1.Namespace{}
-	err := p.client.Get(ctx, client.ObjectKeyFromObject(want), current)
+func (p namespacePhase) ensure(ctx context.Context, want *corev1.Namespace) (current *corev1.Namespace, made bool, err error) {
+	current = &corev1.Namespace{}
+	err = p.client.Get(ctx, client.ObjectKeyFromObject(want), current)
 	if err == nil {
-		return current, nil
+		return current, false, nil
 	}
 	if !apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("read namespace %q: %w", want.Name, err)
+		return nil, false, fmt.Errorf("read namespace %q: %w", want.Name, err)
 	}
 	created := want.DeepCopy()
 	err = p.client.Create(ctx, created, client.FieldOwner(api.ManagerName))
 	if err == nil {
-		return created, nil
+		return created, true, nil
 	}
 	if !apierrors.IsAlreadyExists(err) {
-		return nil, fmt.Errorf("create namespace %q: %w", want.Name, err)
+		return nil, false, fmt.Errorf("create namespace %q: %w", want.Name, err)
 	}
 	// The cache is behind.
 	if err := p.live.Get(ctx, client.ObjectKeyFromObject(want), current); err != nil {
-		return nil, fmt.Errorf("read namespace %q: %w", want.Name, err)
+		return nil, false, fmt.Errorf("read namespace %q: %w", want.Name, err)
 	}
-	return current, nil
+	return current, false, nil
 }
 
 // owns says whether a namespace was made for this very Tenant.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/events"
@@ -42,6 +43,7 @@ type Reconciler struct {
 
 	host   hostFacts
 	drains drains
+	made   made
 }
 
 // phase is one part of making a tenant. An error of type *blocked is the
@@ -77,17 +79,25 @@ func (r *Reconciler) phases(t api.TenantType) []phase {
 // Reconcile implements reconcile.Reconciler.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	tenant := &api.Tenant{}
-	if err := r.Client.Get(ctx, request.NamespacedName, tenant); err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+	err := r.Client.Get(ctx, request.NamespacedName, tenant)
+	if client.IgnoreNotFound(err) != nil {
+		return ctrl.Result{}, err
+	}
+	if lost := r.made.lost(request.Name, tenant.UID); lost != nil {
+		return r.finalizeLost(ctx, lost)
+	}
+	if err != nil {
+		return ctrl.Result{}, nil
 	}
 	s := newState(tenant, r.Now())
 	if !tenant.DeletionTimestamp.IsZero() {
 		return r.finalize(ctx, s)
 	}
 	if err := r.ensureFinalizer(ctx, tenant); err != nil {
-		return ctrl.Result{}, err
+		return again(0, err)
 	}
-	err := r.gather(ctx, s)
+	r.made.remember(tenant)
+	err = r.gather(ctx, s)
 	if err == nil {
 		err = r.runPhases(ctx, s)
 	}
@@ -95,7 +105,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		err = r.observe(ctx, s)
 	}
 	s.summarize(err)
-	return ctrl.Result{RequeueAfter: s.requeueAfter}, errors.Join(err, r.writeStatus(ctx, s))
+	return again(s.requeueAfter, errors.Join(err, r.writeStatus(ctx, s)))
+}
+
+// again is when to reconcile next. Somebody changed the Tenant in the meantime:
+// that is no error, and the change itself starts the next attempt.
+func again(after time.Duration, err error) (ctrl.Result, error) {
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: soon}, nil
+	}
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: after}, nil
 }
 
 // ensureFinalizer comes before anything is made on the host.

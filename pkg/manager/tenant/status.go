@@ -51,6 +51,8 @@ type state struct {
 	effective tenancy.Effective
 	now       time.Time
 
+	// newNamespace says that the namespace was made just now, and is empty.
+	newNamespace bool
 	// What there is of a control plane; nil when there is none.
 	statefulSet *appsv1.StatefulSet
 	// storage is zero when it cannot be decided.
