@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -144,7 +145,11 @@ type result struct {
 	What     string   `json:"what"`
 	Command  string   `json:"command"`
 	Details  any      `json:"details,omitempty"`
-	Time     string   `json:"time"`
+	// Load is the machine's load average of the last five minutes: on an idle
+	// machine about that of the measuring itself.
+	Load string `json:"load"`
+	CPUs int    `json:"cpus"`
+	Time string `json:"time"`
 }
 
 type spread struct {
@@ -167,8 +172,19 @@ func newResult(name string, samples []float64, details any) result {
 		What:     b.what,
 		Command:  "go run ./bench -only " + name,
 		Details:  details,
+		Load:     loadAverage(),
+		CPUs:     runtime.NumCPU(),
 		Time:     time.Now().UTC().Format(time.RFC3339),
 	}
+}
+
+func loadAverage() string {
+	content, err := os.ReadFile("/proc/loadavg")
+	fields := strings.Fields(string(content))
+	if err != nil || len(fields) < 2 {
+		return "unknown"
+	}
+	return fields[1]
 }
 
 // quantile is that of sorted samples, between neighbours where it falls there.

@@ -174,6 +174,9 @@ func TestMembers(t *testing.T) {
 	if r := s.subletWith(t, env, "connect", name, "--role", "admin", "--", "true"); r.code == 0 || !strings.Contains(r.stderr, "admin") {
 		t.Errorf("a member with the role view can be admin: %d %s%s", r.code, r.stdout, r.stderr)
 	}
+	if r := s.subletWith(t, env, "create", "e2e-by-vera"); r.code != 1 || !strings.Contains(r.stderr, "too few rights") {
+		t.Errorf("a member of a tenant creates another: %d %s%s", r.code, r.stdout, r.stderr)
+	}
 	other := s.sharedTenant(t, "e2e-green")
 	if r := s.subletWith(t, env, "connect", other.name, "--", "true"); r.code == 0 {
 		t.Error("a member of one tenant gets into another")
