@@ -119,8 +119,9 @@ type ReadyCheck struct {
 type ServiceAllocator interface {
 	// AllocateService fills clusterIP, clusterIPs, node ports and the health
 	// check port into svc before it is stored; old is nil when it is being
-	// created. With dryRun nothing may be kept. An error refuses the request: an
-	// API status error is passed on as it is.
+	// created. In an update svc may lack what old has, and means to keep it. With
+	// dryRun nothing may be kept. An error refuses the request: an API status
+	// error is passed on as it is.
 	AllocateService(ctx context.Context, svc, old *corev1.Service, dryRun bool) error
 }
 
