@@ -84,6 +84,8 @@ type Engine struct {
 	// futile remembers writes of which a server kept less than was written, so
 	// that they are not repeated for ever.
 	futile map[write]translate.Object
+	// minted are Secrets with tokens that are not in the cache yet.
+	minted map[request]*corev1.Secret
 	// busy objects are being reconciled.
 	busy map[request]bool
 	// held objects are being changed on the host ahead of their virtual one.
@@ -154,6 +156,7 @@ func New(o Options) (*Engine, error) {
 		futile:  map[write]translate.Object{},
 		held:    map[request]hold{},
 		busy:    map[request]bool{},
+		minted:  map[request]*corev1.Secret{},
 	}
 	e.fresh, e.queue, e.tokenQueue = e.newQueue(), e.newQueue(), e.newQueue()
 

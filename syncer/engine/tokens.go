@@ -45,6 +45,9 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 	}
 	name := translate.TokenSecretName(r.Namespace, r.Name)
 	have, _ := e.tokens.object(e.Tenant.HostNamespace, name).(*corev1.Secret)
+	if have == nil {
+		have = e.justMinted(r)
+	}
 	if have != nil && e.lasting(r, have, host, tokens) {
 		return nil
 	}
@@ -52,15 +55,16 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
+	var written translate.Object
 	if have == nil {
-		_, err = e.tokens.create(ctx, want)
+		written, err = e.tokens.create(ctx, want)
 		if apierrors.IsAlreadyExists(err) {
 			have, err = e.foundTokens(ctx, want)
 		}
 	}
 	if err == nil && have != nil {
 		want.ResourceVersion = have.ResourceVersion
-		_, err = e.tokens.update(ctx, want, "")
+		written, err = e.tokens.update(ctx, want, "")
 	}
 	if apierrors.IsNotFound(err) {
 		return errAgain // Collected with its owner, an earlier host object.
@@ -71,7 +75,19 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 	if err != nil {
 		return fmt.Errorf("write the tokens of %s %q: %w", r.kind.Resource, r.NamespacedName, err)
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.tokens.object(e.Tenant.HostNamespace, name) == nil {
+		e.minted[r] = written.(*corev1.Secret)
+	}
 	return nil // The Secret comes back as a change, and sets the alarm.
+}
+
+// justMinted is a Secret that the cache does not know yet.
+func (e *Engine) justMinted(r request) *corev1.Secret {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.minted[r]
 }
 
 // over tells whether an object needs no tokens any more.
@@ -155,10 +171,14 @@ func (e *Engine) tokensChanged(secret metav1.Object) {
 	annotations := secret.GetAnnotations()
 	for _, k := range e.kinds {
 		if k.Tokens != nil && k.GroupVersionKind.Kind == annotations[api.AnnotationTokensOf] {
-			e.tokenQueue.Add(request{k, types.NamespacedName{
+			r := request{k, types.NamespacedName{
 				Namespace: annotations[api.AnnotationVirtualNamespace],
 				Name:      annotations[api.AnnotationVirtualName],
-			}})
+			}}
+			e.mu.Lock()
+			delete(e.minted, r) // The cache knows it now.
+			e.mu.Unlock()
+			e.tokenQueue.Add(r)
 		}
 	}
 }

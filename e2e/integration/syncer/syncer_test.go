@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -655,6 +656,7 @@ func (p *planes) testBurst(t *testing.T) {
 		defer w.Stop()
 		begin := time.Now()
 		errs := make(chan error, workers)
+		var called atomic.Int64
 		for worker := range workers {
 			go func() {
 				for i := worker; i < pods; i += workers {
@@ -663,6 +665,7 @@ func (p *planes) testBurst(t *testing.T) {
 						return
 					}
 				}
+				called.Store(int64(time.Since(begin)))
 				errs <- nil
 			}()
 		}
@@ -681,6 +684,7 @@ func (p *planes) testBurst(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		t.Logf("%s: all created after %s, all seen after %s", prefix, time.Duration(called.Load()), took)
 		return took
 	}
 	labelled := func(prefix, name string) *corev1.Pod {
