@@ -343,8 +343,11 @@ func (o *createOptions) run(ctx context.Context) error {
 	}
 	progress.End()
 	took := "is ready after " + roughly(time.Since(started))
-	if existed && ready(created) {
+	switch {
+	case existed && ready(created):
 		took = "exists already and is ready"
+	case existed:
+		took = "exists already, and " + took
 	}
 	if err := o.report(done, took); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 )
@@ -49,9 +50,7 @@ type app struct {
 func Run(ctx context.Context, p Process) error {
 	// Libraries write to klog what is of no use to people here: their errors are
 	// returned, too.
-	klog.SetLogger(klog.LoggerWithValues(klog.Background()).V(99))
-	klog.SetOutput(io.Discard)
-	klog.LogToStderr(false)
+	klog.SetLogger(logr.Discard())
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
