@@ -65,6 +65,9 @@ func (r *Reconciler) finalize(ctx context.Context, s *state) (ctrl.Result, error
 		return ctrl.Result{}, nil
 	}
 	waiting, next := "", soon
+	if s.requeueAfter > 0 {
+		next = s.requeueAfter
+	}
 	if s.now.Sub(s.tenant.DeletionTimestamp.Time) > patience {
 		next = later
 		if waiting, err = r.waitsFor(ctx, s); err != nil {
@@ -94,18 +97,50 @@ func (r *Reconciler) takeAway(ctx context.Context, s *state) (gone bool, err err
 	if !owns(s.tenant, namespace) {
 		return true, nil
 	}
-	if namespace.DeletionTimestamp.IsZero() {
-		r.drains.start(s.tenant.Name, namespace.Name)
+	r.drains.start(s.tenant.Name, namespace.Name)
+	first := namespace.DeletionTimestamp.IsZero()
+	if first {
 		if err := r.deleteNamespace(ctx, namespace); err != nil {
 			return false, err
 		}
-		return false, r.evict(ctx, s)
+		if err := r.evict(ctx, s); err != nil {
+			return false, err
+		}
 	}
-	r.drains.start(s.tenant.Name, namespace.Name)
 	if s.effective.Type != api.VirtualCluster {
 		return false, nil
 	}
-	return r.sweep(ctx, s, namespace)
+	// The rest is deleted while the pods stop; after that there is nothing to do
+	// until they and the volumes are gone.
+	if !first {
+		if busy, err := r.busy(ctx, namespace.Name); busy || err != nil {
+			return false, err
+		}
+	}
+	empty, err := r.sweep(ctx, namespace.Name)
+	if err != nil || first || !empty {
+		return false, err
+	}
+	if left := settled - s.now.Sub(namespace.DeletionTimestamp.Time); left > 0 {
+		s.requeueAfter = left
+		return false, nil
+	}
+	return r.close(ctx, namespace)
+}
+
+// busy says whether a namespace still has pods or volumes.
+func (r *Reconciler) busy(ctx context.Context, namespace string) (bool, error) {
+	for _, kind := range []string{"PodList", "PersistentVolumeClaimList"} {
+		list := &metav1.PartialObjectMetadataList{}
+		list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind(kind))
+		if err := r.Live.List(ctx, list, client.InNamespace(namespace), client.Limit(1)); err != nil {
+			return false, fmt.Errorf("list what is left in namespace %q: %w", namespace, err)
+		}
+		if len(list.Items) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // deleteClusterScoped removes what the tenant has outside of its namespace.

@@ -55,7 +55,7 @@ func look(s seen) observation {
 	if o, ok := lookContainer(s); ok {
 		return o
 	}
-	if c := podCondition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+	if c := podCondition(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse && c.Reason != corev1.PodReasonSchedulerError {
 		if s.claim != nil && s.claim.Status.Phase == corev1.ClaimPending {
 			class := "the host's default storage class"
 			if s.claim.Spec.StorageClassName != nil {

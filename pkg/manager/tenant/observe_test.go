@@ -86,6 +86,12 @@ func TestLook(t *testing.T) {
 			seen: seen{pod: controlPlanePod(corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: "out of disk"})}, reason: reasonCrashing,
 			says: []string{"Evicted", "out of disk"},
 		},
+		"a conflict that the scheduler tries again": {
+			seen: seen{pod: controlPlanePod(corev1.PodStatus{Conditions: []corev1.PodCondition{{
+				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulerError, Message: "the object has been modified",
+			}}})},
+			reason: reasonStarting,
+		},
 		"no node": {seen: seen{pod: controlPlanePod(noRoom)}, reason: reasonUnschedulable, says: []string{"0/3 nodes"}},
 		"no volume": {
 			seen: seen{pod: controlPlanePod(noRoom), claim: &corev1.PersistentVolumeClaim{

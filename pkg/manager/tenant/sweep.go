@@ -20,14 +20,14 @@ import (
 // sweepers is how many kinds are looked at at a time.
 const sweepers = 16
 
-// sweep empties a terminating namespace of everything of every kind that the
-// host serves, and finishes its deletion when nothing is left. Where it cannot
-// be sure, it leaves the rest to the host's namespace controller.
-func (r *Reconciler) sweep(ctx context.Context, s *state, namespace *corev1.Namespace) (gone bool, err error) {
+// sweep deletes everything of every kind that the host serves in a terminating
+// namespace, but the role bindings, and says whether nothing is left. Where it
+// cannot be sure it says no, and the host's namespace controller does the rest.
+func (r *Reconciler) sweep(ctx context.Context, namespace string) (empty bool, err error) {
 	resources, err := r.namespacedResources()
 	if err != nil {
 		// A group that does not answer may hold something.
-		log.FromContext(ctx).V(1).Info("Left to the namespace controller: not every API group of the host answers", "namespace", namespace.Name, "error", err.Error())
+		log.FromContext(ctx).V(1).Info("Left to the namespace controller: not every API group of the host answers", "namespace", namespace, "error", err.Error())
 		return false, nil
 	}
 	left := make([]int, len(resources))
@@ -38,7 +38,7 @@ func (r *Reconciler) sweep(ctx context.Context, s *state, namespace *corev1.Name
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			left[i], errs[i] = r.clear(ctx, resource, namespace.Name)
+			left[i], errs[i] = r.clear(ctx, resource, namespace)
 		})
 	}
 	group.Wait()
@@ -48,16 +48,9 @@ func (r *Reconciler) sweep(ctx context.Context, s *state, namespace *corev1.Name
 		return false, nil
 	}
 	if err := errors.Join(errs...); err != nil {
-		return false, fmt.Errorf("empty namespace %q: %w", namespace.Name, err)
+		return false, fmt.Errorf("empty namespace %q: %w", namespace, err)
 	}
-	total := 0
-	for _, n := range left {
-		total += n
-	}
-	if total > 0 || s.now.Sub(namespace.DeletionTimestamp.Time) < settled {
-		return false, nil
-	}
-	return r.close(ctx, namespace)
+	return !slices.ContainsFunc(left, func(n int) bool { return n > 0 }), nil
 }
 
 // close deletes the role bindings, which gave the manager the right to sweep,
