@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -252,12 +253,15 @@ func (s *stream) join(local net.Conn) error {
 		failed <- err
 	}()
 	localDone, remoteDone := make(chan struct{}), make(chan struct{})
+	var localEnded atomic.Bool
 	go func() {
 		_, _ = io.Copy(local, s.data)
 		close(remoteDone)
 	}()
 	go func() {
-		if _, err := io.Copy(s.data, local); err != nil {
+		_, err := io.Copy(s.data, local)
+		localEnded.Store(true)
+		if err != nil {
 			close(localDone) // do not wait for the other side
 		}
 		_ = s.data.Close()
@@ -274,6 +278,9 @@ func (s *stream) join(local net.Conn) error {
 		if err != nil {
 			// The kubelet ends the whole session after such an error.
 			s.owner.drop(s.conn)
+			if localEnded.Load() {
+				return nil // the pod's complaint that nobody listens any more
+			}
 			return fmt.Errorf("port-forward to pod %s: %w", s.owner.target, err)
 		}
 	case <-s.conn.CloseChan():
