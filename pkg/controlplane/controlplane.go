@@ -16,11 +16,13 @@ package controlplane
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -175,9 +177,17 @@ func (c *ControlPlane) Kubeconfig(server string) ([]byte, error) {
 // run holds everything together: it starts the components in order, waits until
 // ctx ends or one of them dies, and stops them in reverse.
 func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
-	runDir, err := os.MkdirTemp("", "sublet-")
+	if err := prepareDataDir(c.options.DataDir); err != nil {
+		return err
+	}
+	lock, err := lockDataDir(c.options.DataDir)
 	if err != nil {
-		return fmt.Errorf("making a directory for sockets: %w; make %q writable, or set TMPDIR", err, os.TempDir())
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	runDir, err := makeRunDir(c.options.DataDir)
+	if err != nil {
+		return err
 	}
 	defer func() { _ = os.RemoveAll(runDir) }()
 
@@ -246,6 +256,28 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	working.stop()
 	components.stop()
 	return components.failure(ctx, err)
+}
+
+// makeRunDir makes an empty directory for sockets and for certificates that the
+// API server reads as files. Its name is short, as that of a socket must be, and
+// the same for the same data, so that what a killed process left is removed.
+func makeRunDir(dataDir string) (string, error) {
+	absolute, err := filepath.Abs(dataDir)
+	if err != nil {
+		return "", fmt.Errorf("data directory %q: %w", dataDir, err)
+	}
+	sum := sha256.Sum256([]byte(absolute))
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("sublet-%x", sum[:6]))
+	// Whoever made it before is gone: the data is locked.
+	err = os.RemoveAll(dir)
+	if err == nil {
+		// Mkdir fails if somebody else was faster, in a directory for all.
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil {
+		return "", fmt.Errorf("making a directory for sockets: %w; make %q writable, or set TMPDIR", err, os.TempDir())
+	}
+	return dir, nil
 }
 
 // configure does what needs no data.

@@ -46,27 +46,16 @@ const (
 // unix socket alone.
 type etcd struct {
 	server *embed.Etcd
-	lock   *os.File
 	client *clientv3.Client
 	// died tells why it cannot go on.
 	died     chan error
 	stopOnce sync.Once
 }
 
-// startEtcd opens the data in dataDir and serves it on sockets in runDir. It
-// never deletes data.
+// startEtcd opens the data in dataDir, which was prepared and locked, and serves
+// it on sockets in runDir. It never deletes data.
 func startEtcd(ctx context.Context, dataDir, runDir string) (*etcd, error) {
-	if err := prepareDataDir(dataDir); err != nil {
-		return nil, err
-	}
-	lock, err := lockDataDir(dataDir)
-	if err != nil {
-		return nil, err
-	}
-	e := &etcd{
-		lock: lock,
-		died: make(chan error, 1),
-	}
+	e := &etcd{died: make(chan error, 1)}
 	config := etcdConfig(dataDir, runDir)
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdLogger(klog.FromContext(ctx).WithName("etcd"), e.fail))
 
@@ -202,8 +191,7 @@ func (e *etcd) fail(err error) {
 	}
 }
 
-// stop closes the member after everything that writes to it has stopped, and
-// gives up the directory.
+// stop closes the member after everything that writes to it has stopped.
 func (e *etcd) stop() {
 	e.stopOnce.Do(func() {
 		if e.client != nil {
@@ -220,7 +208,6 @@ func (e *etcd) stop() {
 			case <-time.After(etcdStopTimeout):
 			}
 		}
-		_ = e.lock.Close()
 	})
 }
 
