@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -53,14 +54,20 @@ type Options struct {
 	Synced func()
 }
 
+// retryPause is how long what was refused waits after a change that may have
+// lifted the cause.
+const retryPause = 200 * time.Millisecond
+
 // holdTime is how long a write in the tenant may take after the host's.
 const holdTime = 5 * time.Second
 
 // Engine syncs one tenant.
 type Engine struct {
 	Options
-	kinds    []*kind
-	sources  map[sourceKey]*source
+	kinds   []*kind
+	sources map[sourceKey]*source
+	// causes are what the host may refuse an object for.
+	causes   map[sourceKey]*source
 	accounts *resource
 	// tokens is the host's Secrets; nil if no kind asks for tokens.
 	tokens *source
@@ -151,6 +158,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		Options: o,
 		sources: map[sourceKey]*source{},
+		causes:  map[sourceKey]*source{},
 		index:   newIndex(o.Clock.Now),
 		refused: map[request]bool{},
 		futile:  map[write]translate.Object{},
@@ -257,29 +265,40 @@ func (e *Engine) addKinds(virtual, host *client) error {
 // addReads adds the kinds that are looked at but not synced.
 func (e *Engine) addReads(virtual, host *client) error {
 	for _, k := range e.kinds {
-		for side, objects := range map[translate.Side][]translate.Object{translate.Virtual: k.ReadsVirtual, translate.Host: k.ReadsHost} {
-			for _, object := range objects {
-				gvks, _, err := scheme.Scheme.ObjectKinds(object)
-				if err != nil {
-					return fmt.Errorf("%s reads %T: %w", k.Resource, object, err)
-				}
-				key := sourceKey{side, gvks[0].GroupKind()}
-				if e.sources[key] != nil {
-					continue
-				}
-				plural, _ := meta.UnsafeGuessKindToResource(gvks[0])
-				c, namespace := virtual, ""
-				if side == translate.Host {
-					c, namespace = host, e.Tenant.HostNamespace
-				}
-				r, err := c.resource(gvks[0], plural.Resource, true)
-				if err != nil {
-					return err
-				}
-				e.sources[key] = &source{resource: r, side: side, namespace: namespace}
+		for _, object := range k.ReadsVirtual {
+			if err := e.addRead(virtual, translate.Virtual, "", object, e.sources); err != nil {
+				return err
+			}
+		}
+		for _, object := range k.ReadsHost {
+			if err := e.addRead(host, translate.Host, e.Tenant.HostNamespace, object, e.sources); err != nil {
+				return err
+			}
+		}
+		for _, object := range k.MayRefuse {
+			if err := e.addRead(host, translate.Host, e.Tenant.HostNamespace, object, e.causes); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
+}
+
+func (e *Engine) addRead(c *client, side translate.Side, namespace string, object translate.Object, to map[sourceKey]*source) error {
+	gvks, _, err := scheme.Scheme.ObjectKinds(object)
+	if err != nil {
+		return fmt.Errorf("a kind reads %T: %w", object, err)
+	}
+	key := sourceKey{side, gvks[0].GroupKind()}
+	if e.sources[key] != nil || to[key] != nil {
+		return nil
+	}
+	plural, _ := meta.UnsafeGuessKindToResource(gvks[0])
+	r, err := c.resource(gvks[0], plural.Resource, true)
+	if err != nil {
+		return err
+	}
+	to[key] = &source{resource: r, side: side, namespace: namespace}
 	return nil
 }
 
@@ -309,6 +328,13 @@ func (e *Engine) Run(ctx context.Context) error {
 		synced = append(synced, s.controller.HasSynced)
 	}
 	for _, s := range e.sources {
+		running.Go(func() { s.controller.RunWithContext(ctx) })
+	}
+	for _, s := range e.causes {
+		// Nothing waits for these: without them, it is tried again later.
+		if err := s.start(func(_, _ metav1.Object) { e.retryRefused(retryPause) }); err != nil {
+			return err
+		}
 		running.Go(func() { s.controller.RunWithContext(ctx) })
 	}
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
@@ -422,7 +448,7 @@ func (e *Engine) handler(key sourceKey, s *source) func(before, after metav1.Obj
 				e.add(request{own, virtual})
 			}
 			if after == nil {
-				e.retryRefused()
+				e.retryRefused(0)
 			}
 		}
 		if s == e.tokens {
@@ -559,12 +585,17 @@ func (e *Engine) isHeld(r request) bool {
 	return virtual != nil
 }
 
-func (e *Engine) retryRefused() {
+// retryRefused tries again, after a pause, what the host refused: the cause may
+// be gone.
+func (e *Engine) retryRefused(after time.Duration) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	for r := range e.refused {
-		e.fresh.Forget(r)
-		e.queue.Forget(r)
+	refused := slices.Collect(maps.Keys(e.refused))
+	e.mu.Unlock()
+	for _, r := range refused {
+		if after > 0 {
+			e.fresh.AddAfter(r, after) // Several in a row become one.
+			continue
+		}
 		e.add(r)
 	}
 }

@@ -38,8 +38,10 @@ func Pod() translate.Kind[*corev1.Pod] {
 			// For the kubelet that the virtual nodes show.
 			rule("", "get,create", "pods/exec", "pods/attach", "pods/portforward"),
 			rule("", "get", "pods/log"),
+			rule("", readOnly, "resourcequotas", "limitranges"),
 		},
 		ReadsVirtual: []translate.Object{&corev1.Namespace{}, &corev1.Service{}, &corev1.Node{}},
+		MayRefuse:    []translate.Object{&corev1.ResourceQuota{}, &corev1.LimitRange{}},
 		Refs:         podRefs,
 		ToHost:       podToHost,
 		Merge:        podMerge,

@@ -56,9 +56,14 @@ type Kind[T Object] struct {
 	// translated. Either argument may be nil. Optional.
 	Refs func(virtual, host T) []Ref
 	// ReadsVirtual and ReadsHost hold an empty object of each kind that Refs
-	// names on that side and that is not itself a synced kind. Optional.
+	// names on that side and that is not itself a synced kind. Those of the host
+	// are of the tenant's host namespace. Optional.
 	ReadsVirtual []Object
 	ReadsHost    []Object
+	// MayRefuse holds an empty object of each kind in the tenant's host
+	// namespace for which the host may refuse an object: when one changes, what
+	// was refused is tried again. Optional.
+	MayRefuse []Object
 
 	// ToHost makes the host object of in.Virtual, from an empty one. Nil means
 	// that the object has no place on the host (now); an error is shown to the
@@ -195,6 +200,7 @@ func (k Kind[T]) Erase() Any {
 		WhenReferenced:    k.WhenReferenced,
 		ReadsVirtual:      k.ReadsVirtual,
 		ReadsHost:         k.ReadsHost,
+		MayRefuse:         k.MayRefuse,
 		ToHost:            eraseInput(k.ToHost),
 		Merge:             eraseMerge(k.Merge),
 		Status:            eraseInput(k.Status),

@@ -213,10 +213,13 @@ func (p *planes) testRefused(t *testing.T) {
 		}
 		return fmt.Errorf("%d events", len(events.Items))
 	})
+	time.Sleep(3 * time.Second) // By now the next try of its own accord is seconds away.
 	if err := quotas.Delete(ctx, "none", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	freed := time.Now()
 	waitFor(t, "host pod", p.hostPod("refused"), nil)
+	t.Logf("on the host %s after the quota went", time.Since(freed))
 	if err := p.virtual.CoreV1().Pods(space).Delete(ctx, "refused", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
