@@ -27,6 +27,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -262,11 +263,17 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 // API server reads as files. Its name is short, as that of a socket must be, and
 // the same for the same data, so that what a killed process left is removed.
 func makeRunDir(dataDir string) (string, error) {
-	absolute, err := filepath.Abs(dataDir)
+	info, err := os.Stat(dataDir)
 	if err != nil {
 		return "", fmt.Errorf("data directory %q: %w", dataDir, err)
 	}
-	sum := sha256.Sum256([]byte(absolute))
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", fmt.Errorf("data directory %q: this system does not tell its inode", dataDir)
+	}
+	// Not by the path: another mount namespace may have other data there, and
+	// share the directory for temporary files.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d/%d", stat.Dev, stat.Ino))
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("sublet-%x", sum[:6]))
 	// Whoever made it before is gone: the data is locked.
 	err = os.RemoveAll(dir)
