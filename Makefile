@@ -41,7 +41,7 @@ demo: build tools up ## the main job, on a local host that it sets up by itself
 	@HOST=$(HOST) VERSION=$(VERSION) hack/demo/demo.sh
 
 .PHONY: test
-test: test-short test-integration e2e ## all tests
+test: verify test-short test-integration e2e ## all tests
 
 ##@ Build
 
@@ -50,10 +50,12 @@ build: bin/sublet bin/subletd ## bin/sublet and bin/subletd
 
 .PHONY: bin/sublet
 bin/sublet:
+	@echo "building $@"
 	@$(GO_BUILD) -o $@ ./cmd/sublet
 
 .PHONY: bin/subletd
 bin/subletd:
+	@echo "building $@ (the first time it compiles Kubernetes, etcd and CoreDNS: about ten minutes on 2 cores)"
 	@$(GO_BUILD) -o $@ ./cmd/subletd
 
 .PHONY: image
@@ -80,6 +82,7 @@ clean: down ## the local host, everything built and every cache of this checkout
 
 .PHONY: $(HOST)
 $(HOST):
+	@echo "building $@"
 	@$(GO_BUILD) -o $@ ./hack/host
 
 .PHONY: up
