@@ -117,8 +117,8 @@ e2e: build tools $(HOST) ## the built binaries on a real node (Linux, root)
 	@go test -count=1 -timeout 30m ./e2e
 
 .PHONY: bench
-bench: build tools up ## measure the budgets; JSON under bench/out
-	@go run ./bench
+bench: build tools up ## measure the budgets; JSON under bench/out, a table in docs/performance.md
+	@go run ./bench -page docs/performance.md
 
 ##@ Code
 

@@ -39,6 +39,7 @@ type options struct {
 	runs   int
 	settle time.Duration
 	idle   time.Duration
+	page   string
 }
 
 // measurement is one program of work that yields one or several metrics.
@@ -66,6 +67,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.runs, "runs", 5, "how often to measure what varies from run to run")
 	flags.DurationVar(&o.settle, "settle", 3*time.Minute, "how long a tenant is left alone before its idle state is measured")
 	flags.DurationVar(&o.idle, "idle", 2*time.Minute, "over how long idle CPU is measured")
+	flags.StringVar(&o.page, "page", "", "render all results that are there as this page, below the checkout")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -100,6 +102,11 @@ func run(ctx context.Context, args []string) error {
 			}
 		}
 		results = append(results, some...)
+	}
+	if o.page != "" {
+		if err := writePage(filepath.Join(o.root, o.page), filepath.Join(o.root, o.out)); err != nil {
+			return fmt.Errorf("write %s: %w", o.page, err)
+		}
 	}
 	return table(results)
 }
