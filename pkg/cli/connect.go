@@ -201,8 +201,8 @@ func (o *connectOptions) use(ctx context.Context, tenant *api.Tenant, entry *cli
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(o.Stdout, "Connected to tenant %s %s.\n", tenant.Name, how)
-	fmt.Fprintf(o.Stdout, "The current context is %s. Go back with: %s disconnect\n", name, o.app.name)
+	o.printf("Connected to tenant %s %s.\n", tenant.Name, how)
+	o.printf("The current context is %s. Go back with: %s disconnect\n", name, o.app.name)
 	return nil
 }
 
@@ -226,7 +226,7 @@ func (o *connectOptions) forwardHere(ctx context.Context, clients *hostClients, 
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	forwarder, err := forward.New(clients.config, tenancy.HostNamespace(tenant), api.ControlPlanePod, api.APIServerPort)
 	if err != nil {
 		return err
@@ -236,7 +236,7 @@ func (o *connectOptions) forwardHere(ctx context.Context, clients *hostClients, 
 	defer stop()
 	served := make(chan error, 1)
 	go func() {
-		served <- forwarder.Serve(serving, listener, func(err error) { fmt.Fprintln(o.Stderr, "port-forward:", err) })
+		served <- forwarder.Serve(serving, listener, func(err error) { o.warnf("port-forward: %v\n", err) })
 	}()
 	setServer(entry, localServer(portOf(listener)))
 	if len(o.command) > 0 {
@@ -250,7 +250,7 @@ func (o *connectOptions) forwardHere(ctx context.Context, clients *hostClients, 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(o.Stdout, "Connected to tenant %s. The current context is %s until you press Ctrl-C.\n", tenant.Name, name)
+	o.printf("Connected to tenant %s. The current context is %s until you press Ctrl-C.\n", tenant.Name, name)
 	select {
 	case <-ctx.Done():
 		err = nil // that is how it is meant to end

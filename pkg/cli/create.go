@@ -356,7 +356,7 @@ func (o *createOptions) run(ctx context.Context) error {
 		return (&connectOptions{app: o.app, name: o.name, timeout: o.timeout}).run(ctx)
 	}
 	if o.output.format == "" && tenant.Spec.Type != api.Folder {
-		fmt.Fprintf(o.Stdout, "Go in with: %s connect %s\n", o.app.name, o.name)
+		o.printf("Go in with: %s connect %s\n", o.app.name, o.name)
 	}
 	return nil
 }
@@ -365,8 +365,8 @@ func (o *createOptions) report(tenant *api.Tenant, what string) error {
 	if o.output.format != "" {
 		return o.output.object(o.Stdout, tenant)
 	}
-	_, err := fmt.Fprintf(o.Stdout, "tenant %s %s\n", tenant.Name, what)
-	return err
+	o.printf("tenant %s %s\n", tenant.Name, what)
+	return nil
 }
 
 // ensure creates the tenant, or finds that it has been created before with the
@@ -471,7 +471,7 @@ func (o *createOptions) checkParent(ctx context.Context, clients *hostClients, t
 	if o.parent == "" || o.parent == api.RootTenant {
 		return nil
 	}
-	if _, err := o.app.get(ctx, clients, o.parent); errors.As(err, new(*unknownTenantError)) {
+	if _, err := o.get(ctx, clients, o.parent); errors.As(err, new(*unknownTenantError)) {
 		return fmt.Errorf("the parent of tenant %q: %w", tenant.Name, err)
 	}
 	return nil

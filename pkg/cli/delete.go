@@ -116,10 +116,10 @@ func (o *deleteOptions) deleteAll(ctx context.Context, clients *hostClients, pro
 		}
 		if o.wait {
 			progress.clearFor(func() {
-				fmt.Fprintf(o.Stdout, "tenant %s deleted after %s\n", tenant.Name, roughly(time.Since(started)))
+				o.printf("tenant %s deleted after %s\n", tenant.Name, roughly(time.Since(started)))
 			})
 		} else {
-			progress.clearFor(func() { fmt.Fprintf(o.Stdout, "tenant %s is being deleted\n", tenant.Name) })
+			progress.clearFor(func() { o.printf("tenant %s is being deleted\n", tenant.Name) })
 		}
 	}
 	return nil
@@ -134,7 +134,7 @@ func (o *deleteOptions) confirm(tenants []*api.Tenant) error {
 	for _, tenant := range tenants {
 		names = append(names, tenant.Name)
 	}
-	fmt.Fprintf(o.Stderr, "Delete %s with all that is in it, data included? [y/N] ", quoteList(names, "and"))
+	o.warnf("Delete %s with all that is in it, data included? [y/N] ", quoteList(names, "and"))
 	answer, err := bufio.NewReader(o.Stdin).ReadString('\n')
 	if err != nil && err != io.EOF {
 		return err
@@ -182,7 +182,7 @@ func (o *deleteOptions) waitGone(ctx context.Context, clients *hostClients, prog
 		return cause
 	}
 	return hint(fmt.Errorf("tenant %q is not gone after %s: %s", tenant.Name, o.timeout, orElse(blocked, "the host does not say why")),
-		"The deletion goes on; run the same command again to go on waiting. More: %s describe %s.", o.app.name, tenant.Name)
+		"The deletion goes on; run the same command again to go on waiting. More: %s describe %s.", o.name, tenant.Name)
 }
 
 func (o *deleteOptions) waitNamespaceGone(ctx context.Context, clients *hostClients, progress *progress, tenant *api.Tenant) error {

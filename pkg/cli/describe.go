@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -38,7 +37,7 @@ func newDescribeCommand(a *app) *cobra.Command {
 // said to be.
 type section struct {
 	title string
-	write func(ctx context.Context, w io.Writer) error
+	write func(ctx context.Context, w *strings.Builder) error
 }
 
 func (a *app) describe(ctx context.Context, name string) error {
@@ -86,18 +85,18 @@ func (d *description) show(ctx context.Context, s section) error {
 		return err
 	}
 	if s.title == "" {
-		_, err := io.WriteString(d.Stdout, text.String())
-		return err
+		d.printf("%s", text.String())
+		return nil
 	}
 	body := strings.TrimRight(text.String(), "\n")
 	if body == "" {
 		return nil
 	}
-	_, err = fmt.Fprintf(d.Stdout, "\n%s:\n  %s\n", s.title, strings.ReplaceAll(body, "\n", "\n  "))
-	return err
+	d.printf("\n%s:\n  %s\n", s.title, strings.ReplaceAll(body, "\n", "\n  "))
+	return nil
 }
 
-func (d *description) summary(_ context.Context, w io.Writer) error {
+func (d *description) summary(_ context.Context, w *strings.Builder) error {
 	t := d.tenant
 	lines := [][2]string{
 		{"Name", t.Name},
@@ -136,7 +135,7 @@ func storageText(tenant *api.Tenant) string {
 	return "by the host's default"
 }
 
-func (d *description) members(_ context.Context, w io.Writer) error {
+func (d *description) members(_ context.Context, w *strings.Builder) error {
 	for _, member := range d.tenant.Spec.Members {
 		name := member.Name
 		if member.Namespace != "" {
@@ -147,7 +146,7 @@ func (d *description) members(_ context.Context, w io.Writer) error {
 	return nil
 }
 
-func (d *description) limits(_ context.Context, w io.Writer) error {
+func (d *description) limits(_ context.Context, w *strings.Builder) error {
 	limits := tenancy.Of(d.tenant).Limits
 	fmt.Fprintf(w, "Pod Security: %s\n", limits.PodSecurity)
 	var services []string
@@ -175,7 +174,7 @@ func (d *description) limits(_ context.Context, w io.Writer) error {
 	return nil
 }
 
-func (d *description) conditions(_ context.Context, w io.Writer) error {
+func (d *description) conditions(_ context.Context, w *strings.Builder) error {
 	if len(d.tenant.Status.Conditions) == 0 {
 		fmt.Fprintf(w, "none yet: the manager has not looked at the tenant\n")
 		return nil
@@ -187,7 +186,7 @@ func (d *description) conditions(_ context.Context, w io.Writer) error {
 	return table(w, []string{"TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"}, rows)
 }
 
-func (d *description) usage(ctx context.Context, w io.Writer) error {
+func (d *description) usage(ctx context.Context, w *strings.Builder) error {
 	quotas, err := d.clients.kube.CoreV1().ResourceQuotas(d.namespace).List(ctx, metav1.ListOptions{})
 	if err != nil || len(quotas.Items) == 0 {
 		return err
@@ -202,7 +201,7 @@ func (d *description) usage(ctx context.Context, w io.Writer) error {
 	return table(w, []string{"RESOURCE", "USED", "LIMIT"}, rows)
 }
 
-func (d *description) controlPlane(ctx context.Context, w io.Writer) error {
+func (d *description) controlPlane(ctx context.Context, w *strings.Builder) error {
 	pod, err := d.clients.kube.CoreV1().Pods(d.namespace).Get(ctx, api.ControlPlanePod, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		fmt.Fprintf(w, "Pod %s: not there\n", api.ControlPlanePod)
@@ -241,7 +240,7 @@ func (d *description) controlPlane(ctx context.Context, w io.Writer) error {
 }
 
 // objects counts what stands on the host for the tenant.
-func (d *description) objects(ctx context.Context, w io.Writer) error {
+func (d *description) objects(ctx context.Context, w *strings.Builder) error {
 	options := metav1.ListOptions{}
 	if d.tenant.Spec.Type == api.VirtualCluster {
 		options.LabelSelector = api.LabelComponent + "=" + api.ComponentSynced
@@ -293,7 +292,7 @@ func count[L interface{ *E }, E any](list L, err error) (int, error) {
 	return 0, fmt.Errorf("cannot count %T", list)
 }
 
-func (d *description) events(ctx context.Context, w io.Writer) error {
+func (d *description) events(ctx context.Context, w *strings.Builder) error {
 	list, err := d.clients.kube.CoreV1().Events(d.namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
@@ -322,7 +321,7 @@ func (d *description) events(ctx context.Context, w io.Writer) error {
 }
 
 // next says where to look next.
-func (d *description) next(_ context.Context, w io.Writer) error {
+func (d *description) next(_ context.Context, w *strings.Builder) error {
 	t := d.tenant
 	switch {
 	case !noticed(t):
@@ -330,7 +329,7 @@ func (d *description) next(_ context.Context, w io.Writer) error {
 	case t.DeletionTimestamp != nil:
 		fmt.Fprintf(w, "What is left: kubectl get all -n %s\n", d.namespace)
 	case ready(t) && t.Spec.Type != api.Folder:
-		fmt.Fprintf(w, "Go in: %s connect %s\n", d.app.name, t.Name)
+		fmt.Fprintf(w, "Go in: %s connect %s\n", d.name, t.Name)
 	case t.Spec.Type == api.VirtualCluster:
 		fmt.Fprintf(w, "Log of the control plane: kubectl logs -n %s %s\n", d.namespace, api.ControlPlanePod)
 	}

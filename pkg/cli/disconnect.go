@@ -133,7 +133,7 @@ func (o *disconnectOptions) run() error {
 		if o.name == "" || !o.stopPrinted() {
 			return err
 		}
-		fmt.Fprintf(o.Stdout, "Ended the port-forward to tenant %s.\n", o.name)
+		o.printf("Ended the port-forward to tenant %s.\n", o.name)
 		return nil
 	}
 	var problems []error
@@ -143,10 +143,10 @@ func (o *disconnectOptions) run() error {
 			problems = append(problems, err)
 			continue
 		}
-		fmt.Fprintf(o.Stdout, "Disconnected from tenant %s.%s\n", c.Tenant, currentContext(now))
+		o.printf("Disconnected from tenant %s.%s\n", c.Tenant, currentContext(now))
 	}
 	if o.all && len(chosen) == 0 {
-		fmt.Fprintln(o.Stdout, "You are not connected to any tenant.")
+		o.printf("You are not connected to any tenant.\n")
 	}
 	return errors.Join(problems...)
 }

@@ -121,10 +121,10 @@ func Report(w io.Writer, err error) int {
 	if errors.As(err, &code) {
 		return code.code
 	}
-	fmt.Fprintln(w, "error:", err)
+	_, _ = fmt.Fprintln(w, "error:", err)
 	var hinted *hintedError
 	if errors.As(err, &hinted) {
-		fmt.Fprintln(w, hinted.hint)
+		_, _ = fmt.Fprintln(w, hinted.hint)
 	}
 	var stopped *interruptedError
 	if errors.As(err, &stopped) {
@@ -148,7 +148,7 @@ func (h *host) explain(err error, name string) error {
 	}
 	switch {
 	case notInstalled(err):
-		return hint(fmt.Errorf("Sublet is not installed in the host cluster (%s)", h.where()), "Run %q, or choose another cluster with --context.", name+" install")
+		return hint(fmt.Errorf("there is no Sublet in the host cluster (%s)", h.where()), "Run %q, or choose another cluster with --context.", name+" install")
 	case apierrors.IsForbidden(err):
 		return hint(fmt.Errorf("too few rights on the host (%s): %w", h.where(), err), "%s", missingRight(err))
 	case apierrors.IsUnauthorized(err):

@@ -161,11 +161,11 @@ func (o *installOptions) run(ctx context.Context) error {
 	progress.Step("installing the chart")
 	installed, upgraded, err := o.apply(ctx, clients, chart, vals)
 	if err != nil {
-		return interrupted(ctx, err, "run %q again to go on", o.app.name+" install")
+		return interrupted(ctx, err, "run %q again to go on", o.name+" install")
 	}
 	if o.wait {
 		if err := o.waitManager(ctx, clients, progress, installed); err != nil {
-			return interrupted(ctx, err, "the manager goes on starting. Run %q again to go on waiting.", o.app.name+" install")
+			return interrupted(ctx, err, "the manager goes on starting. Run %q again to go on waiting.", o.name+" install")
 		}
 	}
 	progress.End()
@@ -173,7 +173,7 @@ func (o *installOptions) run(ctx context.Context) error {
 	if upgraded {
 		verb = "brought up to date in"
 	}
-	fmt.Fprintf(o.Stdout, "Sublet %s %s namespace %s.\nMake a tenant with: %s create NAME\n", chart.AppVersion(), verb, o.namespace, o.app.name)
+	o.printf("Sublet %s %s namespace %s.\nMake a tenant with: %s create NAME\n", chart.AppVersion(), verb, o.namespace, o.name)
 	return nil
 }
 
@@ -334,7 +334,7 @@ func (o *installOptions) apply(ctx context.Context, clients *hostClients, chart 
 			return nil, false, fmt.Errorf("going on after an interruption: %w", err)
 		}
 	case last.Info.Status == release.StatusUninstalling || last.Info.Status == release.StatusUninstalled:
-		return nil, false, hint(errors.New("Sublet is being uninstalled"), "Finish that first: %s uninstall.", o.app.name)
+		return nil, false, hint(errors.New("an uninstallation of Sublet has not finished"), "Finish that first: %s uninstall.", o.name)
 	}
 	if last == nil {
 		install := action.NewInstall(config)

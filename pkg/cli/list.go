@@ -50,7 +50,7 @@ func (o *listOptions) run(ctx context.Context) error {
 	}
 	tenants, err := clients.tenants.List(ctx)
 	if apierrors.IsForbidden(err) {
-		return hint(fmt.Errorf("you may not list tenants on the host (%s): %w", o.host.where(), err), "Those that you are a member of you can use all the same, by name: %s connect NAME.", o.app.name)
+		return hint(fmt.Errorf("you may not list tenants on the host (%s): %w", o.host.where(), err), "Those that you are a member of you can use all the same, by name: %s connect NAME.", o.name)
 	}
 	if err != nil {
 		return err
@@ -60,7 +60,7 @@ func (o *listOptions) run(ctx context.Context) error {
 		return o.output.object(o.Stdout, tenants)
 	}
 	if len(tenants.Items) == 0 {
-		fmt.Fprintf(o.Stderr, "There are no tenants. Make one with: %s create NAME\n", o.app.name)
+		o.warnf("There are no tenants. Make one with: %s create NAME\n", o.name)
 		return nil
 	}
 	headings, rows := o.table(tenants.Items, time.Now())

@@ -74,7 +74,7 @@ func (p *progress) Step(format string, args ...any) {
 		p.draw()
 		return
 	}
-	fmt.Fprintf(p.out, "%s (%s)\n", step, p.elapsed())
+	_, _ = fmt.Fprintf(p.out, "%s (%s)\n", step, p.elapsed())
 }
 
 // Note says something that should stay on the screen.
@@ -82,7 +82,7 @@ func (p *progress) Note(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clear()
-	fmt.Fprintf(p.out, format+"\n", args...)
+	_, _ = fmt.Fprintf(p.out, format+"\n", args...)
 	if p.terminal {
 		p.draw()
 	}
@@ -119,13 +119,13 @@ func (p *progress) draw() {
 	if runes := []rune(line); len(runes) >= p.width() {
 		line = string(runes[:p.width()-2]) + "…"
 	}
-	fmt.Fprint(p.out, line)
+	_, _ = fmt.Fprint(p.out, line)
 	p.drawn = true
 }
 
 func (p *progress) clear() {
 	if p.terminal && p.drawn {
-		fmt.Fprint(p.out, "\r\x1b[K")
+		_, _ = fmt.Fprint(p.out, "\r\x1b[K")
 		p.drawn = false
 	}
 }

@@ -6,6 +6,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -127,6 +128,17 @@ func (a *app) forwardSignals(to func(os.Signal)) (stop func()) {
 		defer a.mu.Unlock()
 		a.forward = nil
 	}
+}
+
+// printf writes output. Where that fails, as when a pipe is closed, there is
+// nobody left to tell.
+func (a *app) printf(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.Stdout, format, args...)
+}
+
+// warnf writes what is not output.
+func (a *app) warnf(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.Stderr, format, args...)
 }
 
 // Groups of commands in the help.

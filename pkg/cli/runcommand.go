@@ -21,7 +21,7 @@ func (o *connectOptions) runCommand(ctx context.Context, entry *clientcmdapi.Con
 	if err != nil {
 		return fmt.Errorf("making a place for the kubeconfig: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "kubeconfig")
 	if err := clientcmd.WriteToFile(*entry, path); err != nil {
 		return fmt.Errorf("writing the kubeconfig for the command: %w", err)
@@ -34,7 +34,7 @@ func (o *connectOptions) runCommand(ctx context.Context, entry *clientcmdapi.Con
 	}
 	if err := cmd.Start(); err != nil {
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-			fmt.Fprintf(o.Stderr, "error: there is no command %q; is it installed and in PATH?\n", o.command[0])
+			o.warnf("error: there is no command %q; is it installed and in PATH?\n", o.command[0])
 			return &exitCodeError{code: exitNotFound}
 		}
 		return fmt.Errorf("starting the command: %w", err)

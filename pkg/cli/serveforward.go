@@ -74,7 +74,7 @@ func (a *app) tryServeForward(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	if _, err := forwarder.Connect(); err != nil {
 		return err
 	}
@@ -92,11 +92,7 @@ func (a *app) tryServeForward(ctx context.Context, id string) error {
 	if a.keepConnected(ctx, clients, forwarder, state) {
 		a.log("tenant %s was deleted", state.Tenant)
 		cancel()
-		<-served
-		if err := a.forget(state.ID); err != nil {
-			return err
-		}
-		return store.Remove(id)
+		return errors.Join(<-served, a.forget(state.ID), store.Remove(id))
 	}
 	return <-served
 }
@@ -139,5 +135,5 @@ func (a *app) tenantGone(ctx context.Context, clients *hostClients, state forwar
 
 func (a *app) log(format string, args ...any) {
 	line := strings.TrimSpace(fmt.Sprintf(format, args...))
-	fmt.Fprintf(a.Stderr, "%s %s\n", time.Now().UTC().Format(time.RFC3339), line)
+	a.warnf("%s %s\n", time.Now().UTC().Format(time.RFC3339), line)
 }

@@ -92,10 +92,10 @@ func (o *uninstallOptions) run(ctx context.Context) error {
 	}
 	progress.End()
 	if !found {
-		fmt.Fprintf(o.Stdout, "Sublet was not installed in namespace %s.\n", o.namespace)
+		o.printf("Sublet was not installed in namespace %s.\n", o.namespace)
 		return nil
 	}
-	fmt.Fprintf(o.Stdout, "Sublet was uninstalled from namespace %s.\n", o.namespace)
+	o.printf("Sublet was uninstalled from namespace %s.\n", o.namespace)
 	return nil
 }
 

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,8 +86,8 @@ func (o *versionOptions) write(all versions) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(o.Stdout, "%s\n", content)
-		return err
+		o.printf("%s\n", content)
+		return nil
 	case "yaml":
 		content, err := yaml.Marshal(all)
 		if err != nil {
@@ -97,10 +96,10 @@ func (o *versionOptions) write(all versions) error {
 		_, err = o.Stdout.Write(content)
 		return err
 	}
-	fmt.Fprintf(o.Stdout, "Client:     %s (Kubernetes %s, %s, %s)\n", all.Client.Version, all.Client.Kubernetes, all.Client.Go, all.Client.Platform)
+	o.printf("Client:     %s (Kubernetes %s, %s, %s)\n", all.Client.Version, all.Client.Kubernetes, all.Client.Go, all.Client.Platform)
 	if all.Server != nil {
-		fmt.Fprintf(o.Stdout, "Manager:    %s\n", orElse(all.Server.Manager, "not installed"))
-		fmt.Fprintf(o.Stdout, "Host:       Kubernetes %s\n", all.Server.Host)
+		o.printf("Manager:    %s\n", orElse(all.Server.Manager, "not installed"))
+		o.printf("Host:       Kubernetes %s\n", all.Server.Host)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -50,6 +51,10 @@ type waiter struct {
 	pod    *corev1.Pod
 	// noticed is what people have been told about already.
 	noticed string
+
+	mu sync.Mutex
+	// refusal is why the tenant's API did not answer the last time.
+	refusal error
 }
 
 // wait returns the tenant as it is when it can be used.
@@ -277,7 +282,13 @@ func (w *waiter) timedOut(ctx context.Context) error {
 	if text == "" {
 		text = "it was last at: " + strings.TrimPrefix(w.step(), "tenant "+w.tenant.Name+": ")
 	}
-	if warning := w.lastWarning(ctx); warning != "" {
+	w.mu.Lock()
+	refusal := w.refusal
+	w.mu.Unlock()
+	if refusal != nil {
+		text += fmt.Sprintf(" (%v)", rootOfURLError(refusal))
+	}
+	if warning := w.lastWarning(ctx); warning != "" && !ready(w.tenant) {
 		text += "; last warning: " + warning
 	}
 	return w.failed(fmt.Errorf("not ready after %s: %s", w.timeout, text))
@@ -333,13 +344,16 @@ func (w *waiter) askAPI(ctx context.Context, tenant *api.Tenant) error {
 		if client != nil {
 			err = answers(ctx, client)
 		}
-		if err == nil || apierrors.IsForbidden(err) {
-			// Whoever may not forward to the pod cannot ask; the status will tell.
-			if err != nil {
-				return w.waitStatus(ctx, tenant.Name)
-			}
+		switch {
+		case err == nil:
 			return nil
+		case apierrors.IsForbidden(err):
+			// Whoever may not forward to the pod cannot ask; the status will tell.
+			return w.waitStatus(ctx, tenant.Name)
 		}
+		w.mu.Lock()
+		w.refusal = err
+		w.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

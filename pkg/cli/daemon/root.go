@@ -26,7 +26,7 @@ func Report(w io.Writer, err error) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(w, "error:", err)
+	_, _ = fmt.Fprintln(w, "error:", err)
 	if errors.As(err, new(*usageError)) {
 		return 2
 	}

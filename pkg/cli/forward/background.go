@@ -37,7 +37,7 @@ func (s *Store) Start(ctx context.Context, id string, arguments, env []string) e
 	if err != nil {
 		return fmt.Errorf("making the log of the port-forward: %w", err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the process has its own
 	cmd := exec.Command(executable, append([]string{Command, id}, arguments...)...)
 	cmd.Env = env
 	cmd.Dir = s.dir
@@ -77,10 +77,10 @@ func (s *Store) Start(ctx context.Context, id string, arguments, env []string) e
 
 // Ready tells the process that waits in Start that the forward is served.
 func Ready(w io.Writer) {
-	fmt.Fprintln(w, wordReady)
+	_, _ = fmt.Fprintln(w, wordReady)
 }
 
 // Failed tells the process that waits in Start why the forward is not served.
 func Failed(w io.Writer, err error) {
-	fmt.Fprintln(w, wordError+strings.ReplaceAll(err.Error(), "\n", " "))
+	_, _ = fmt.Fprintln(w, wordError+strings.ReplaceAll(err.Error(), "\n", " "))
 }

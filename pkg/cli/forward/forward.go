@@ -243,7 +243,7 @@ func (f *Forwarder) open() (*stream, error) {
 // join copies both ways until the pod's side ends, then tells what went wrong.
 func (s *stream) join(local net.Conn) error {
 	defer s.conn.RemoveStreams(s.data, s.trail)
-	defer local.Close()
+	defer func() { _ = local.Close() }()
 	failed := make(chan error, 1)
 	go func() {
 		message, err := io.ReadAll(s.trail)

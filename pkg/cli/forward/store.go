@@ -104,7 +104,7 @@ func (s *Store) Save(state State) error {
 	if err != nil {
 		return fmt.Errorf("saving the state of a port-forward: %w", err)
 	}
-	defer os.Remove(temporary.Name())
+	defer func() { _ = os.Remove(temporary.Name()) }()
 	if _, err := temporary.Write(append(content, '\n')); err != nil {
 		_ = temporary.Close()
 		return fmt.Errorf("saving the state of a port-forward: %w", err)
