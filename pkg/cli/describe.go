@@ -193,12 +193,25 @@ func (d *description) usage(ctx context.Context, w *strings.Builder) error {
 	}
 	var rows [][]string
 	for _, quota := range quotas.Items {
+		if ofControlPlane(quota) {
+			continue
+		}
 		for _, name := range slices.Sorted(maps.Keys(quota.Status.Hard)) {
 			used, hard := quota.Status.Used[name], quota.Status.Hard[name]
 			rows = append(rows, []string{string(name), used.String(), hard.String()})
 		}
 	}
 	return table(w, []string{"RESOURCE", "USED", "LIMIT"}, rows)
+}
+
+// ofControlPlane tells whether a quota counts the control plane's own pod only.
+func ofControlPlane(quota corev1.ResourceQuota) bool {
+	scopes := quota.Spec.ScopeSelector
+	return scopes != nil && slices.ContainsFunc(scopes.MatchExpressions, func(r corev1.ScopedResourceSelectorRequirement) bool {
+		return r.ScopeName == corev1.ResourceQuotaScopePriorityClass &&
+			r.Operator == corev1.ScopeSelectorOpIn &&
+			slices.Contains(r.Values, api.ControlPlanePriorityClass)
+	})
 }
 
 func (d *description) controlPlane(ctx context.Context, w *strings.Builder) error {

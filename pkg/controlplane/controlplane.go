@@ -145,7 +145,7 @@ func (c *ControlPlane) SetMembers(ctx context.Context, members []Binding) error 
 			return fmt.Errorf("control plane %q: %w", c.options.Name, err)
 		}
 	}
-	if err := reconcileMembers(ctx, c.config, members); err != nil {
+	if err := reconcileMembers(ctx, c.config, c.options.Profile, members); err != nil {
 		return fmt.Errorf("control plane %q: %w", c.options.Name, err)
 	}
 	return nil
@@ -244,7 +244,7 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	if err == nil {
 		if !first {
 			working.start("roles", func(ctx context.Context) error {
-				reconcile(ctx, c.config, c.options.Members)
+				reconcile(ctx, c.config, c.options.Profile, c.options.Members)
 				return nil
 			})
 		}

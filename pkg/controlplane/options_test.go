@@ -107,7 +107,7 @@ func TestOptionsValidate(t *testing.T) {
 
 func TestMemberBindings(t *testing.T) {
 	got := map[string]int{}
-	for _, binding := range memberBindings([]Binding{
+	for _, binding := range memberBindings(ProfileTenant, []Binding{
 		{Kind: memberUser, Name: "ada", Role: api.RoleView},
 		{Kind: memberUser, Name: "ada", Role: api.RoleView},
 		{Kind: memberServiceAccount, Namespace: "ci", Name: "bot", Role: api.RoleView},
@@ -124,6 +124,9 @@ func TestMemberBindings(t *testing.T) {
 	}
 	if diff := compare(want, got); diff != "" {
 		t.Errorf("memberBindings() -want +got:\n%s", diff)
+	}
+	if host := memberBindings(ProfileHost, nil); len(host) != 0 {
+		t.Errorf("memberBindings() of a host = %v, want none: tenants' groups mean nothing there", host)
 	}
 }
 

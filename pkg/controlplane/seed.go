@@ -58,7 +58,7 @@ const (
 // Upstream, post-start hooks of the API server do this object by object while
 // readiness waits; those hooks are off.
 func seed(ctx context.Context, client *clientv3.Client, factory serverstorage.StorageFactory, o Options) (bool, error) {
-	objects := slices.Concat(systemNamespaces(), rbacObjects(), priorityClasses(), bindingObjects(o.Members))
+	objects := slices.Concat(systemNamespaces(), rbacObjects(), priorityClasses(), bindingObjects(o.Profile, o.Members))
 	var puts []clientv3.Op
 	var first string
 	now := metav1.Now()
@@ -171,9 +171,9 @@ func priorityClasses() []seeded {
 	return objects
 }
 
-func bindingObjects(members []Binding) []seeded {
+func bindingObjects(profile Profile, members []Binding) []seeded {
 	var objects []seeded
-	for _, binding := range memberBindings(members) {
+	for _, binding := range memberBindings(profile, members) {
 		objects = append(objects, seeded{schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterrolebindings"}, &binding})
 	}
 	return objects
@@ -209,8 +209,9 @@ func quotedRoles() []string {
 }
 
 // memberBindings are the ClusterRoleBindings that there should be: one for each
-// role's group, which certificates carry, and one for each role's members.
-func memberBindings(members []Binding) []rbacv1.ClusterRoleBinding {
+// role's group, which certificates carry, and one for each role's members. A
+// host knows nothing of the groups.
+func memberBindings(profile Profile, members []Binding) []rbacv1.ClusterRoleBinding {
 	groups := map[api.Role]string{
 		api.RoleAdmin: api.GroupAdmin,
 		api.RoleEdit:  api.GroupEdit,
@@ -218,8 +219,10 @@ func memberBindings(members []Binding) []rbacv1.ClusterRoleBinding {
 	}
 	var bindings []rbacv1.ClusterRoleBinding
 	for _, role := range []api.Role{api.RoleAdmin, api.RoleEdit, api.RoleView} {
-		bindings = append(bindings, memberBinding("sublet:"+string(role), bindingGroup, role,
-			[]rbacv1.Subject{{Kind: memberGroup, APIGroup: rbacv1.GroupName, Name: groups[role]}}))
+		if profile != ProfileHost {
+			bindings = append(bindings, memberBinding("sublet:"+string(role), bindingGroup, role,
+				[]rbacv1.Subject{{Kind: memberGroup, APIGroup: rbacv1.GroupName, Name: groups[role]}}))
+		}
 		if subjects := memberSubjects(members, role); len(subjects) > 0 {
 			bindings = append(bindings, memberBinding("sublet:members:"+string(role), bindingOther, role, subjects))
 		}
@@ -255,7 +258,7 @@ func memberSubjects(members []Binding, role api.Role) []rbacv1.Subject {
 
 // reconcileMembers makes the bindings what memberBindings says, and removes
 // those of members who are gone.
-func reconcileMembers(ctx context.Context, config *restclient.Config, members []Binding) error {
+func reconcileMembers(ctx context.Context, config *restclient.Config, profile Profile, members []Binding) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -269,7 +272,7 @@ func reconcileMembers(ctx context.Context, config *restclient.Config, members []
 	for _, binding := range existing.Items {
 		stale[binding.Name] = binding
 	}
-	for _, wanted := range memberBindings(members) {
+	for _, wanted := range memberBindings(profile, members) {
 		current, ok := stale[wanted.Name]
 		delete(stale, wanted.Name)
 		if ok && equality.Semantic.DeepEqual(current.Subjects, wanted.Subjects) &&
@@ -294,12 +297,12 @@ func reconcileMembers(ctx context.Context, config *restclient.Config, members []
 }
 
 // reconcile brings everything seeded up to date and tries until it worked.
-func reconcile(ctx context.Context, config *restclient.Config, members []Binding) {
+func reconcile(ctx context.Context, config *restclient.Config, profile Profile, members []Binding) {
 	logger := klog.FromContext(ctx)
 	_ = wait.PollUntilContextCancel(ctx, 5*time.Second, true, func(ctx context.Context) (bool, error) {
 		attempt, cancel := context.WithTimeout(ctx, reconcileTimeout)
 		defer cancel()
-		err := reconcileMembers(attempt, config, members)
+		err := reconcileMembers(attempt, config, profile, members)
 		if err == nil {
 			err = reconcileSeed(attempt, config)
 		}
