@@ -161,10 +161,6 @@ func (o *deleteOptions) waitGone(ctx context.Context, clients *hostClients, prog
 	changes := follow(ctx, 300*time.Millisecond,
 		func(ctx context.Context) (watch.Interface, error) { return clients.tenants.Watch(ctx, tenant.Name) },
 		func(ctx context.Context) (*api.Tenant, error) { return clients.tenants.Get(ctx, tenant.Name) })
-	// A watch says nothing about what is gone already.
-	if _, err := clients.tenants.Get(ctx, tenant.Name); apierrors.IsNotFound(err) {
-		return o.waitNamespaceGone(ctx, clients, progress, tenant)
-	}
 	for c := range changes {
 		if c.err != nil {
 			return c.err

@@ -337,27 +337,31 @@ func (w *waiter) askAPI(ctx context.Context, tenant *api.Tenant) error {
 	}
 	defer forwarder.Close()
 	var client *rest.RESTClient
-	for wait := 25 * time.Millisecond; ; wait = min(wait*5/4, 500*time.Millisecond) {
+	for {
 		if client == nil {
 			client, err = w.tenantREST(ctx, tenant, forwarder)
+			if apierrors.IsForbidden(err) {
+				// Whoever may not forward to the pod cannot ask; the status will tell.
+				return w.waitStatus(ctx, tenant.Name)
+			}
 		}
 		if client != nil {
-			err = answers(ctx, client)
-		}
-		switch {
-		case err == nil:
-			return nil
-		case apierrors.IsForbidden(err):
-			// Whoever may not forward to the pod cannot ask; the status will tell.
-			return w.waitStatus(ctx, tenant.Name)
+			// Forbidden comes from an API that does not know its roles yet.
+			if err = answers(ctx, client); err == nil {
+				return nil
+			}
 		}
 		w.mu.Lock()
 		w.refusal = err
 		w.mu.Unlock()
-		select {
-		case <-ctx.Done():
+		// An API that answers at all is nearly there. Until it listens, each try
+		// costs the host a new port-forward.
+		wait := 100 * time.Millisecond
+		if status := apierrors.APIStatus(nil); errors.As(err, &status) {
+			wait = 25 * time.Millisecond
+		}
+		if pause(ctx, wait); ctx.Err() != nil {
 			return context.Cause(ctx)
-		case <-time.After(wait):
 		}
 	}
 }
@@ -386,6 +390,9 @@ func (w *waiter) tenantREST(ctx context.Context, tenant *api.Tenant, forwarder *
 	if err != nil {
 		return nil, err
 	}
+	if _, err := forwarder.Connect(); err != nil {
+		return nil, err
+	}
 	config, err := clientcmd.NewDefaultClientConfig(*entry, nil).ClientConfig()
 	if err != nil {
 		return nil, err
@@ -393,6 +400,7 @@ func (w *waiter) tenantREST(ctx context.Context, tenant *api.Tenant, forwarder *
 	config.Host = localServer(api.APIServerPort)
 	config.Dial = forwarder.DialContext
 	config.Timeout = 5 * time.Second
+	config.QPS = -1 // we pause by ourselves
 	return rest.UnversionedRESTClientFor(unversioned(config))
 }
 
@@ -429,10 +437,10 @@ func follow[T any](ctx context.Context, poll time.Duration, start func(context.C
 	}
 	go func() {
 		defer close(changes)
-		for again := false; ctx.Err() == nil; again = true {
+		for ctx.Err() == nil {
 			w, err := start(ctx)
-			if err == nil && again {
-				// What was deleted between two watches shows in neither.
+			if err == nil {
+				// What was deleted before a watch began does not show in it.
 				if _, err := get(ctx); apierrors.IsNotFound(err) && !notInstalled(err) && !send(change[T]{gone: true}) {
 					w.Stop()
 					return
