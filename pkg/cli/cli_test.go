@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	apiversion "k8s.io/apimachinery/pkg/version"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
@@ -308,5 +309,26 @@ func TestSetImage(t *testing.T) {
 		if diff := cmp.Diff(map[string]any{"pullPolicy": "Always", "repository": want[0], "tag": want[1]}, vals["image"]); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", image, diff)
 		}
+	}
+}
+
+func TestCheckVersion(t *testing.T) {
+	cases := map[string]struct {
+		info apiversion.Info
+		says string
+	}{
+		"the oldest":        {apiversion.Info{Major: "1", Minor: "30", GitVersion: "v1.30.0"}, ""},
+		"of a provider":     {apiversion.Info{Major: "1", Minor: "33+", GitVersion: "v1.33.5-eks-1"}, ""},
+		"too old":           {apiversion.Info{Major: "1", Minor: "29", GitVersion: "v1.29.14"}, "v1.29.14, and Sublet needs 1.30"},
+		"something else":    {apiversion.Info{Major: "2", Minor: "0", GitVersion: "v2.0.0"}, "v2.0.0"},
+		"without a version": {apiversion.Info{}, "not a version"},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := checkVersion(&test.info)
+			if (err == nil) != (test.says == "") || err != nil && !strings.Contains(err.Error(), test.says) {
+				t.Errorf("got %v, want it to say %q", err, test.says)
+			}
+		})
 	}
 }

@@ -29,7 +29,8 @@ type host struct {
 	warnings io.Writer
 
 	resolved bool
-	context  string // of the host
+	inside   *rest.Config // of the pod that this runs in, if that is the way
+	context  string       // of the host, if a kubeconfig is
 	server   string
 }
 
@@ -88,15 +89,16 @@ func (h *host) resolve() error {
 	if chosen == "" {
 		chosen = config.CurrentContext
 	}
-	if chosen == "" {
-		if _, err := rest.InClusterConfig(); err == nil {
-			h.resolved = true
+	context := kubeconfig.Host(&config, chosen)
+	if context == "" {
+		// In a pod; perhaps connected to a tenant from there.
+		if inside, err := rest.InClusterConfig(); err == nil {
+			h.inside, h.server, h.resolved = inside, inside.Host, true
 			return nil
 		}
 		return hint(fmt.Errorf("no host cluster: %s", noContext(config, access)),
 			"Set KUBECONFIG, or choose a cluster with --kubeconfig or --context.")
 	}
-	context := kubeconfig.Host(&config, chosen)
 	entry, ok := config.Contexts[context]
 	if !ok {
 		err := fmt.Errorf("the kubeconfig (%s) has no context %q", files(access), context)
@@ -145,10 +147,14 @@ func (h *host) config() (*rest.Config, error) {
 	if err := h.resolve(); err != nil {
 		return nil, err
 	}
-	config, err := h.flags.ToRESTConfig()
-	if err != nil {
-		return nil, hint(fmt.Errorf("reading the kubeconfig: %w", err), "Choose another context with --context.")
+	config := h.inside
+	if config == nil {
+		var err error
+		if config, err = h.flags.ToRESTConfig(); err != nil {
+			return nil, hint(fmt.Errorf("reading the kubeconfig: %w", err), "Choose another context with --context.")
+		}
 	}
+	config = rest.CopyConfig(config)
 	config.UserAgent = "sublet/" + version.Get().Version
 	config.QPS, config.Burst = 50, 100
 	config.WarningHandler = rest.NewWarningWriter(h.warnings, rest.WarningWriterOptions{Deduplicate: true})

@@ -29,6 +29,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	apiversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/utils/ptr"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
@@ -209,6 +210,10 @@ func checkHostVersion(clients *hostClients) error {
 	if err != nil {
 		return err
 	}
+	return checkVersion(info)
+}
+
+func checkVersion(info *apiversion.Info) error {
 	// Some providers write minor versions as "31+".
 	minor, err := strconv.Atoi(strings.TrimRight(info.Minor, "+"))
 	if err != nil || info.Major != "1" {
