@@ -47,8 +47,8 @@ that misses its must is in bold. Ratios have the bare host as their baseline, in
 		}
 	}
 	b.WriteString(`
-The load is the machine's five-minute load average when the metric was taken: on a busy machine the figures are worse than
-they need to be. Memory is anonymous memory of the tenant's one process (RssAnon); about 100 MiB of the binary's
+The load is the machine's five-minute load average when the metric was taken: on a busy machine times are longer than
+they need to be, and ratios swing either way. Metrics without a row were not measured in this run. Memory is anonymous memory of the tenant's one process (RssAnon); about 100 MiB of the binary's
 file-backed pages are shared by all tenants on a node, and PSS counts each tenant's part of them.
 `)
 	return os.WriteFile(path, []byte(b.String()), 0o644)

@@ -18,14 +18,7 @@ const rateObjects = 500
 // in turns. Both write to an etcd with fsync on.
 func measureRate(ctx context.Context, b *bench) ([]result, error) {
 	const name = "bench-rate"
-	if err := b.create(ctx, name); err != nil {
-		return nil, err
-	}
-	t, err := b.open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	remove, err := b.hostNamespace(ctx, name+"-host")
+	t, remove, err := b.sideBySide(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -138,18 +138,26 @@ func (b *bench) hostNamespace(ctx context.Context, name string) (remove func(), 
 	}, ctx.Err()
 }
 
+// sideBySide makes a tenant and, to compare it with, the host namespace NAME-host,
+// which remove takes away.
+func (b *bench) sideBySide(ctx context.Context, name string) (t *tenant, remove func(), err error) {
+	if err := b.create(ctx, name); err != nil {
+		return nil, nil, err
+	}
+	if t, err = b.open(ctx, name); err != nil {
+		return nil, nil, err
+	}
+	if remove, err = b.hostNamespace(ctx, name+"-host"); err != nil {
+		return nil, nil, err
+	}
+	return t, remove, nil
+}
+
 // measureSync creates pods three a second and takes the time from the call until
 // the host's watch shows each; first straight on the host, then in a tenant.
 func measureSync(ctx context.Context, b *bench) ([]result, error) {
 	const name = "bench-sync"
-	if err := b.create(ctx, name); err != nil {
-		return nil, err
-	}
-	t, err := b.open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	remove, err := b.hostNamespace(ctx, name+"-host")
+	t, remove, err := b.sideBySide(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -212,14 +220,7 @@ func (b *bench) latencies(ctx context.Context, client kubernetes.Interface, ns, 
 // host; in turns straight on the host and in a tenant.
 func measureBurst(ctx context.Context, b *bench) ([]result, error) {
 	const name = "bench-burst"
-	if err := b.create(ctx, name); err != nil {
-		return nil, err
-	}
-	t, err := b.open(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	remove, err := b.hostNamespace(ctx, name+"-host")
+	t, remove, err := b.sideBySide(ctx, name)
 	if err != nil {
 		return nil, err
 	}
