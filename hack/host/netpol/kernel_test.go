@@ -2,6 +2,7 @@ package netpol
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
@@ -93,6 +94,10 @@ func TestKernel(t *testing.T) {
 	subject := metav1.LabelSelector{MatchLabels: map[string]string{"name": "web"}}
 	clients := networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"name": "client"}}}
 
+	n.eventually("the first rules are written", func() bool {
+		return exec.Command("nft", "list", "table", "inet", TableName).Run() == nil
+	})
+
 	t.Log("Without a policy everything is open")
 	n.allowed("client", "10.99.0.2:8080")
 	n.allowed("stranger", "10.99.0.2:8080")
@@ -177,6 +182,8 @@ const dialTimeout = 150 * time.Millisecond
 type network struct {
 	t       *testing.T
 	gateway string
+	// echoes counts the ICMP echoes that were sent.
+	echoes uint16
 }
 
 func newNetwork(t *testing.T) *network {
@@ -311,7 +318,12 @@ func (n *network) ping(pod, to string) error {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 			return err
 		}
-		echo := []byte{8, 0, 0xf7, 0xfd, 0, 1, 0, 1} // type, code, checksum, id, sequence
+		// An id of its own: an echo with the id of an answered one belongs, for
+		// connection tracking, to a flow that was allowed and stays so.
+		n.echoes++
+		echo := []byte{8, 0, 0, 0, 0, 0, 0, 1} // type, code, checksum, id, sequence
+		binary.BigEndian.PutUint16(echo[4:], n.echoes)
+		binary.BigEndian.PutUint16(echo[2:], ^(8<<8 + n.echoes + 1))
 		if err := unix.Sendto(fd, echo, 0, &unix.SockaddrInet4{Addr: [4]byte(net.ParseIP(to).To4())}); err != nil {
 			return err
 		}
