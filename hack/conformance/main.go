@@ -1,0 +1,4 @@
+// Command conformance runs Kubernetes' own conformance suite.
+package main
+
+func main() {}
