@@ -45,4 +45,16 @@ type ControlPlaneConfig struct {
 	// RuntimeClass and NodeSelector are given to every pod.
 	RuntimeClass string            `json:"runtimeClass,omitempty"`
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// What follows is as in Limits.
+	RuntimeClasses            []string            `json:"runtimeClasses,omitempty"`
+	PriorityClasses           []string            `json:"priorityClasses,omitempty"`
+	Tolerations               []corev1.Toleration `json:"tolerations,omitempty"`
+	IngressClasses            []string            `json:"ingressClasses,omitempty"`
+	Gateways                  []string            `json:"gateways,omitempty"`
+	Hosts                     []string            `json:"hosts,omitempty"`
+	ServiceAccountAnnotations []string            `json:"serviceAccountAnnotations,omitempty"`
+	CustomResources           []CustomResource    `json:"customResources,omitempty"`
+	// Nodes and Scheduler are as in VirtualClusterSpec.
+	Nodes     *NodesSpec `json:"nodes,omitempty"`
+	Scheduler bool       `json:"scheduler,omitempty"`
 }

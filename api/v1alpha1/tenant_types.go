@@ -185,6 +185,60 @@ type Limits struct {
 	// +optional
 	RuntimeClass string `json:"runtimeClass,omitempty"`
 
+	// RuntimeClasses are the host's runtime classes that pods may ask for beside
+	// RuntimeClass. Empty means none.
+	// +optional
+	// +listType=set
+	RuntimeClasses []string `json:"runtimeClasses,omitempty"`
+
+	// PriorityClasses are the host's priority classes that pods may run with.
+	// Empty means none: a pod then runs with the host's default priority,
+	// whatever its class in a virtual cluster.
+	// +optional
+	// +listType=set
+	PriorityClasses []string `json:"priorityClasses,omitempty"`
+
+	// Tolerations are the taints of the host's nodes that pods may tolerate,
+	// beside those that Kubernetes itself sets (node.kubernetes.io/...). Empty
+	// means none. An entry covers a pod's toleration that tolerates no more.
+	// +optional
+	// +listType=atomic
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+
+	// IngressClasses are the host's ingress classes that may be used. Empty
+	// means all.
+	// +optional
+	// +listType=set
+	IngressClasses []string `json:"ingressClasses,omitempty"`
+
+	// Gateways are the host's Gateways, as NAMESPACE/NAME, that HTTPRoutes may
+	// attach to. Empty means none.
+	// +optional
+	// +listType=set
+	Gateways []string `json:"gateways,omitempty"`
+
+	// Hosts are the host names that Ingresses and HTTPRoutes may claim:
+	// "shop.example.com", or "*.example.com" for all names below. Empty means
+	// none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:items:MaxLength=255
+	Hosts []string `json:"hosts,omitempty"`
+
+	// ServiceAccountAnnotations are the keys of annotations that cross from
+	// ServiceAccounts of a virtual cluster to the host, for workload identity.
+	// Empty means none.
+	// +optional
+	// +listType=set
+	ServiceAccountAnnotations []string `json:"serviceAccountAnnotations,omitempty"`
+
+	// CustomResources are kinds beyond Kubernetes' own that cross from a virtual
+	// cluster to the host, where something acts upon them for all tenants.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	CustomResources []CustomResource `json:"customResources,omitempty"`
+
 	// NodeSelector confines every pod of the tenant to nodes with these labels.
 	// +optional
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
@@ -193,6 +247,55 @@ type Limits struct {
 	// their API server, and public addresses.
 	// +optional
 	Network *NetworkLimits `json:"network,omitempty"`
+}
+
+// CustomResource is a kind of the host that a virtual cluster may use as if it
+// were its own: objects cross to the host, their status comes back.
+type CustomResource struct {
+	// Group, Version, Kind and Resource (the plural) name the kind on the host.
+	// +kubebuilder:validation:MinLength=1
+	Group string `json:"group"`
+	// +kubebuilder:validation:MinLength=1
+	Version string `json:"version"`
+	// +kubebuilder:validation:MinLength=1
+	Kind string `json:"kind"`
+	// +kubebuilder:validation:MinLength=1
+	Resource string `json:"resource"`
+	// References are the fields that name other objects of the tenant. A field
+	// that names an object and is not listed crosses as it stands, and finds
+	// nothing on the host.
+	// +optional
+	// +listType=atomic
+	References []CustomReference `json:"references,omitempty"`
+	// HostPaths are fields with host names, which the tenant's limit Hosts
+	// bounds.
+	// +optional
+	// +listType=atomic
+	HostPaths []string `json:"hostPaths,omitempty"`
+}
+
+// CustomReference is a field of a custom resource that names another object in
+// the same namespace.
+type CustomReference struct {
+	// Path of the field, as in ".spec.secretName" or ".spec.tls[*].secretName".
+	// +kubebuilder:validation:Pattern=`^(\.[A-Za-z0-9_-]+(\[\*\])?)+$`
+	Path string `json:"path"`
+	// Group and Kind of the object that the field names; the group of core
+	// kinds is empty.
+	// +optional
+	Group string `json:"group,omitempty"`
+	// +kubebuilder:validation:MinLength=1
+	Kind string `json:"kind"`
+	// KindPath is a field beside Path that says which kind is meant; the
+	// reference counts where it equals Kind. Optional.
+	// +optional
+	KindPath string `json:"kindPath,omitempty"`
+	// From says where the object begins: in the Tenant (the default), or on the
+	// Host, where something makes it for the custom resource, as a certificate's
+	// Secret, and from where it is brought to the tenant.
+	// +optional
+	// +kubebuilder:validation:Enum=Tenant;Host
+	From string `json:"from,omitempty"`
 }
 
 // ContainerDefaults are requests and limits for containers without any.
@@ -229,6 +332,8 @@ type TemplateRef struct {
 }
 
 // VirtualClusterSpec configures a tenant's control plane.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.scheduler) || !self.scheduler || has(self.nodes)",message="scheduler needs nodes: say which nodes it may choose among, as in nodes: {selector: {}} for all"
 type VirtualClusterSpec struct {
 	// Version is the Kubernetes version whose API the tenant sees, as
 	// "MAJOR.MINOR"; the default is the newest that this release knows. An older
@@ -246,6 +351,18 @@ type VirtualClusterSpec struct {
 	// +optional
 	RuntimeConfig map[string]string `json:"runtimeConfig,omitempty"`
 
+	// Nodes says which nodes the tenant sees. Without it: those that its pods
+	// run on.
+	// +optional
+	Nodes *NodesSpec `json:"nodes,omitempty"`
+
+	// Scheduler runs a scheduler in the tenant, which chooses among the nodes
+	// that the tenant sees by the tenant's own rules: labels and taints that the
+	// tenant puts on its nodes, priorities and preemption within the tenant. The
+	// host's scheduler then admits the pod to that node or not. Needs Nodes.
+	// +optional
+	Scheduler bool `json:"scheduler,omitempty"`
+
 	// Storage of the control plane.
 	// +optional
 	Storage *StorageSpec `json:"storage,omitempty"`
@@ -258,6 +375,14 @@ type VirtualClusterSpec struct {
 	// Image of the control plane; the default is the manager's own.
 	// +optional
 	Image string `json:"image,omitempty"`
+}
+
+// NodesSpec chooses nodes of the host.
+type NodesSpec struct {
+	// Selector chooses nodes by their labels on the host; the empty selector all
+	// of them. The limit NodeSelector applies beside it.
+	// +optional
+	Selector metav1.LabelSelector `json:"selector,omitempty"`
 }
 
 // StorageType says where a control plane keeps its data.

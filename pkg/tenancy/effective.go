@@ -40,6 +40,16 @@ type Limits struct {
 	StorageClasses []string
 	RuntimeClass   string
 	NodeSelector   map[string]string
+	// What follows is as in api.Limits; lists are sorted, but for those of
+	// structs.
+	RuntimeClasses            []string
+	PriorityClasses           []string
+	Tolerations               []corev1.Toleration
+	IngressClasses            []string
+	Gateways                  []string
+	Hosts                     []string
+	ServiceAccountAnnotations []string
+	CustomResources           []api.CustomResource
 	// Internet says whether pods reach public addresses.
 	Internet     bool
 	AllowedCIDRs []string
@@ -60,6 +70,9 @@ type VirtualCluster struct {
 	Resources    corev1.ResourceRequirements
 	// Image is empty for the manager's own.
 	Image string
+	// Nodes and Scheduler are as in api.VirtualClusterSpec.
+	Nodes     *api.NodesSpec
+	Scheduler bool
 }
 
 // Defaults of a control plane.
@@ -130,13 +143,25 @@ func limitsOf(l *api.Limits) Limits {
 		l = &api.Limits{}
 	}
 	limits := Limits{
-		Quota:          l.Quota.DeepCopy(),
-		PodSecurity:    l.PodSecurity,
-		Services:       slices.Clone(l.Services),
-		StorageClasses: slices.Clone(l.StorageClasses),
-		RuntimeClass:   l.RuntimeClass,
-		NodeSelector:   maps.Clone(l.NodeSelector),
-		Internet:       true,
+		Quota:                     l.Quota.DeepCopy(),
+		PodSecurity:               l.PodSecurity,
+		Services:                  slices.Clone(l.Services),
+		StorageClasses:            slices.Clone(l.StorageClasses),
+		RuntimeClass:              l.RuntimeClass,
+		NodeSelector:              maps.Clone(l.NodeSelector),
+		RuntimeClasses:            slices.Sorted(slices.Values(l.RuntimeClasses)),
+		PriorityClasses:           slices.Sorted(slices.Values(l.PriorityClasses)),
+		IngressClasses:            slices.Sorted(slices.Values(l.IngressClasses)),
+		Gateways:                  slices.Sorted(slices.Values(l.Gateways)),
+		Hosts:                     slices.Sorted(slices.Values(l.Hosts)),
+		ServiceAccountAnnotations: slices.Sorted(slices.Values(l.ServiceAccountAnnotations)),
+		Internet:                  true,
+	}
+	for _, toleration := range l.Tolerations {
+		limits.Tolerations = append(limits.Tolerations, *toleration.DeepCopy())
+	}
+	for _, resource := range l.CustomResources {
+		limits.CustomResources = append(limits.CustomResources, *resource.DeepCopy())
 	}
 	if limits.PodSecurity == "" {
 		limits.PodSecurity = api.PodSecurityBaseline
@@ -223,6 +248,8 @@ func virtualClusterOf(spec *api.VirtualClusterSpec) *VirtualCluster {
 		RuntimeConfig: maps.Clone(spec.RuntimeConfig),
 		StorageSize:   resource.MustParse(defaultStorageSize),
 		Image:         spec.Image,
+		Nodes:         spec.Nodes.DeepCopy(),
+		Scheduler:     spec.Scheduler,
 	}
 	if vc.Version == "" {
 		vc.Version = DefaultVersion()

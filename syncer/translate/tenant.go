@@ -27,11 +27,22 @@ type Tenant struct {
 	APIServiceIP  string
 
 	// What the tenant's limits allow or impose; see api.ControlPlaneConfig.
-	PodSecurity    api.PodSecurityLevel
-	Services       []corev1.ServiceType
-	StorageClasses []string
-	RuntimeClass   string
-	NodeSelector   map[string]string
+	PodSecurity               api.PodSecurityLevel
+	Services                  []corev1.ServiceType
+	StorageClasses            []string
+	RuntimeClass              string
+	NodeSelector              map[string]string
+	RuntimeClasses            []string
+	PriorityClasses           []string
+	Tolerations               []corev1.Toleration
+	IngressClasses            []string
+	Gateways                  []string
+	Hosts                     []string
+	ServiceAccountAnnotations []string
+	// Nodes chooses the nodes that the tenant sees beside those in use; nil none.
+	Nodes *api.NodesSpec
+	// Scheduler tells that the tenant's own scheduler chooses nodes.
+	Scheduler bool
 }
 
 // NewTenant is the tenant of a config.
@@ -41,16 +52,25 @@ func NewTenant(c api.ControlPlaneConfig, owner *metav1.OwnerReference) Tenant {
 		domain = DefaultClusterDomain
 	}
 	return Tenant{
-		Name:           c.Tenant,
-		HostNamespace:  c.HostNamespace,
-		Owner:          owner,
-		ClusterDomain:  domain,
-		DNSServiceIP:   c.DNSServiceIP,
-		APIServiceIP:   c.APIServiceIP,
-		PodSecurity:    c.PodSecurity,
-		Services:       c.Services,
-		StorageClasses: c.StorageClasses,
-		RuntimeClass:   c.RuntimeClass,
-		NodeSelector:   c.NodeSelector,
+		Name:                      c.Tenant,
+		HostNamespace:             c.HostNamespace,
+		Owner:                     owner,
+		ClusterDomain:             domain,
+		DNSServiceIP:              c.DNSServiceIP,
+		APIServiceIP:              c.APIServiceIP,
+		PodSecurity:               c.PodSecurity,
+		Services:                  c.Services,
+		StorageClasses:            c.StorageClasses,
+		RuntimeClass:              c.RuntimeClass,
+		NodeSelector:              c.NodeSelector,
+		RuntimeClasses:            c.RuntimeClasses,
+		PriorityClasses:           c.PriorityClasses,
+		Tolerations:               c.Tolerations,
+		IngressClasses:            c.IngressClasses,
+		Gateways:                  c.Gateways,
+		Hosts:                     c.Hosts,
+		ServiceAccountAnnotations: c.ServiceAccountAnnotations,
+		Nodes:                     c.Nodes,
+		Scheduler:                 c.Scheduler,
 	}
 }
