@@ -120,6 +120,16 @@ e2e: build tools $(HOST) ## the built binaries on a real node (Linux, root)
 bench: build tools up ## measure the budgets; JSON under bench/out, a table in docs/performance.md
 	@go run ./bench -page docs/performance.md
 
+BENCH_BASELINE := bench/baseline.json
+
+.PHONY: bench-check
+bench-check: bin/subletd ## fail when a tenant's process has become bigger than bench/baseline.json by 15 %
+	@go run ./bench/footprint -runs 3 -baseline $(BENCH_BASELINE)
+
+.PHONY: bench-baseline
+bench-baseline: bin/subletd ## renew bench/baseline.json; say in the commit why
+	@go run ./bench/footprint -runs 3 -baseline $(BENCH_BASELINE) -update
+
 ##@ Code
 
 .PHONY: generate

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/bench/proc"
 )
 
 // measureLife makes a tenant, uses it as people do, and deletes it, several
@@ -82,13 +83,13 @@ func (b *bench) watchBoot(ctx context.Context, name string) float64 {
 		pod, err := b.host.CoreV1().Pods(name).Get(ctx, api.ControlPlanePod, metav1.GetOptions{})
 		if err != nil || pod.Status.PodIP == "" {
 			if err == nil && started.IsZero() {
-				started = startOf(processOf(string(pod.UID)))
+				started = proc.Start(processOf(string(pod.UID)))
 			}
 			sleep(ctx, 20*time.Millisecond)
 			continue
 		}
 		if started.IsZero() {
-			started = startOf(processOf(string(pod.UID)))
+			started = proc.Start(processOf(string(pod.UID)))
 		}
 		if client == nil {
 			config, err := b.tenantConfig(ctx, name, pod.Status.PodIP)

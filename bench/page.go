@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/sublet-dev/sublet/bench/report"
 )
 
 // writePage renders the results that are there, of this run or earlier ones, as
@@ -38,12 +40,12 @@ that misses its must is in bold. Ratios have the bare host as their baseline, in
 			if err := json.Unmarshal(content, &r); err != nil {
 				return fmt.Errorf("read the result %s: %w", name, err)
 			}
-			value := number(&r.Value) + " " + r.Unit
-			if r.misses() {
+			value := report.Number(&r.Value) + " " + r.Unit
+			if r.Misses() {
 				value = "**" + value + "**"
 			}
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %s–%s | %s | %s | %d | %s |\n", r.Name, r.What, value,
-				number(&r.Spread.Min), number(&r.Spread.Max), number(r.Must), number(r.Aim), r.CPUs, r.Load)
+				report.Number(&r.Spread.Min), report.Number(&r.Spread.Max), report.Number(r.Must), report.Number(r.Aim), r.CPUs, r.Load)
 		}
 	}
 	b.WriteString(`
@@ -52,16 +54,4 @@ they need to be, and ratios swing either way. Metrics without a row were not mea
 file-backed pages are shared by all tenants on a node, and PSS counts each tenant's part of them.
 `)
 	return os.WriteFile(path, []byte(b.String()), 0o644)
-}
-
-// misses tells whether the value is on the wrong side of its must. Rates are
-// better the higher they are, all else the lower.
-func (r result) misses() bool {
-	if r.Must == nil {
-		return false
-	}
-	if r.Name == "api_rate_ratio" {
-		return r.Value < *r.Must
-	}
-	return r.Value > *r.Must
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/bench/report"
 )
 
 const (
@@ -172,11 +173,11 @@ func measureSync(ctx context.Context, b *bench) ([]result, error) {
 	}
 	details := map[string]any{
 		"pods":        syncPods,
-		"host_p50_ms": quantile(host, 0.5),
-		"host_p99_ms": quantile(host, 0.99),
+		"host_p50_ms": report.Quantile(host, 0.5),
+		"host_p99_ms": report.Quantile(host, 0.99),
 	}
 	median, slow := newResult("sync_p50_ms", virtual, details), newResult("sync_p99_ms", virtual, details)
-	slow.Value = quantile(virtual, 0.99)
+	slow.Value = report.Quantile(virtual, 0.99)
 	return []result{median, slow}, nil
 }
 

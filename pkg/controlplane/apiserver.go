@@ -140,7 +140,7 @@ func apiServerOptions(o Options, certs *certificates, runDir string) (*apiserver
 	for key, value := range o.RuntimeConfig {
 		opts.APIEnablement.RuntimeConfig[key] = value
 	}
-	opts.Features.EnableProfiling = false
+	opts.Features.EnableProfiling = o.Profiling
 	// These are global in the libraries, and the defaults hold.
 	opts.Metrics = nil
 

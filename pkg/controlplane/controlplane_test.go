@@ -173,6 +173,7 @@ func TestTwoInOneProcess(t *testing.T) {
 		o.ServiceAllocator = allocator
 		o.PodSecurity = "baseline"
 		o.Members = []Binding{{Kind: "User", Name: "ada", Role: api.RoleView}}
+		o.Profiling = true
 		o.ReadyChecks = []ReadyCheck{{Name: "syncer", Check: func() error {
 			if ready.Load() {
 				return nil
@@ -197,6 +198,7 @@ func TestTwoInOneProcess(t *testing.T) {
 	t.Run("Members", func(t *testing.T) { testMembers(t, one) })
 	t.Run("PodSecurity", func(t *testing.T) { testPodSecurity(t, one, two) })
 	t.Run("Readiness", func(t *testing.T) { testReadiness(t, one, &ready) })
+	t.Run("Profiling", func(t *testing.T) { testProfiling(t, one, two) })
 	t.Run("Version", func(t *testing.T) { testVersion(t, one) })
 	t.Run("Certificates", func(t *testing.T) { testCertificates(t, one) })
 	t.Run("Seed", func(t *testing.T) { testSeed(t, two) })
@@ -500,6 +502,23 @@ func testReadiness(t *testing.T, p *plane, ready *atomic.Bool) {
 		if !strings.Contains(string(body), check) {
 			t.Errorf("/readyz lacks %q:\n%s", check, body)
 		}
+	}
+}
+
+func testProfiling(t *testing.T, on, off *plane) {
+	get := func(p *plane, user string) error {
+		config := p.Config()
+		config.Impersonate.UserName = user
+		return kubernetes.NewForConfigOrDie(config).CoreV1().RESTClient().Get().AbsPath("/debug/pprof/goroutine").Do(t.Context()).Error()
+	}
+	if err := get(on, ""); err != nil {
+		t.Errorf("a profile for an administrator: %v", err)
+	}
+	if err := get(on, "ada"); !apierrors.IsForbidden(err) {
+		t.Errorf("a profile for somebody who may look at objects: %v", err)
+	}
+	if err := get(off, ""); !apierrors.IsNotFound(err) {
+		t.Errorf("a profile where profiling is off: %v", err)
 	}
 }
 

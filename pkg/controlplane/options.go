@@ -93,6 +93,10 @@ type Options struct {
 	// verified, as kubelets make their own.
 	KubeletDialer func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// Profiling serves profiles of the Go runtime under /debug/pprof, to those
+	// whose role lets them get that path.
+	Profiling bool
+
 	// ReadyChecks must pass for /readyz to be ok, beside those of the API
 	// server. They do not hold up Start, and clients with Config do not see
 	// them: whatever they wait for may need a control plane that has started.

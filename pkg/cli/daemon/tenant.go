@@ -37,6 +37,7 @@ type tenantOptions struct {
 	configFile, pkiDir, dataDir string
 	bindAddress                 string
 	port, dnsPort               int
+	profiling                   bool
 	host                        *rest.Config
 }
 
@@ -70,6 +71,7 @@ the kubelets of its virtual nodes, and the syncer, in one process.`,
 	flags.StringVar(&options.bindAddress, "bind-address", "0.0.0.0", "IP address to serve the API and DNS on")
 	flags.IntVar(&options.port, "port", api.APIServerPort, "port of the API")
 	flags.IntVar(&options.dnsPort, "dns-port", api.DNSPort, "port of DNS")
+	flags.BoolVar(&options.profiling, "profiling", false, "serve profiles of the Go runtime under /debug/pprof, to administrators of the tenant")
 	for _, name := range []string{"config", "pki", "data"} {
 		_ = cmd.MarkFlagRequired(name)
 	}
@@ -222,6 +224,7 @@ func (t *tenant) start(ctx context.Context, bundle *pki.Bundle) error {
 		Members:               bindings(config.Members),
 		ServiceAllocator:      t.syncer,
 		KubeletDialer:         t.kubelet.Dial,
+		Profiling:             t.options.profiling,
 		ReadyChecks: []controlplane.ReadyCheck{
 			{Name: "sublet-syncer", Check: t.syncer.Ready},
 			{Name: "sublet-dns", Check: t.dnsReady},
