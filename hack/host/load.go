@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -23,11 +22,12 @@ import (
 // load imports images into a running host.
 func load(ctx context.Context, h host, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("load wants images: names of %v, or archives", images.Names())
+		return fmt.Errorf("load wants images: names of %v, or %s for those of Kubernetes' own tests, or archives", images.Names(), images.Conformance)
 	}
 	p := newProgress(out)
 	for _, arg := range args {
-		if !slices.Contains(images.Names(), arg) {
+		names := images.Members(arg)
+		if len(names) == 0 {
 			began := time.Now()
 			if err := h.importArchive(ctx, arg); err != nil {
 				return err
@@ -35,7 +35,7 @@ func load(ctx context.Context, h host, args []string, out io.Writer) error {
 			p.done(began, "imported %s", filepath.Base(arg))
 			continue
 		}
-		archives, err := h.buildImages(ctx, p, arg)
+		archives, err := h.buildImages(ctx, p, names...)
 		if err != nil {
 			return err
 		}
@@ -48,10 +48,18 @@ func load(ctx context.Context, h host, args []string, out io.Writer) error {
 
 // makeImages makes archives without importing them, and prints their paths.
 func makeImages(ctx context.Context, h host, names []string, out io.Writer) error {
-	if len(names) == 0 {
-		names = images.Names()
+	var wanted []string
+	for _, name := range names {
+		members := images.Members(name)
+		if len(members) == 0 {
+			members = []string{name}
+		}
+		wanted = append(wanted, members...)
 	}
-	archives, err := h.buildImages(ctx, newProgress(out), names...)
+	if len(wanted) == 0 {
+		wanted = images.Names()
+	}
+	archives, err := h.buildImages(ctx, newProgress(out), wanted...)
 	if err != nil {
 		return err
 	}

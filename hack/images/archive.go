@@ -22,65 +22,110 @@ type process struct {
 	User         string              `json:"User,omitempty"`
 	WorkingDir   string              `json:"WorkingDir,omitempty"`
 	ExposedPorts map[string]struct{} `json:"ExposedPorts,omitempty"`
+	StopSignal   string              `json:"StopSignal,omitempty"`
+	Labels       map[string]string   `json:"Labels,omitempty"`
 }
 
-// writeArchive writes an image of layers, each an uncompressed tar file, in the
-// format of `docker save`, which everything imports. The same input gives the
-// same bytes.
-func writeArchive(path, reference string, run process, layers ...string) error {
+// content is one image of an archive.
+type content struct {
+	reference string
+	process
+	// layers are uncompressed tar files.
+	layers []string
+}
+
+// writeArchive writes images in the format of `docker save`, which everything
+// imports. Layers that they share are in it once. The same input gives the same
+// bytes.
+func writeArchive(path string, images ...content) error {
 	out, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("write the archive: %w", err)
 	}
 	defer out.Close()
-	archive := tar.NewWriter(out)
-	var diffs, names []string
-	for _, layer := range layers {
-		digest, err := fileDigest(layer)
+	a := archiveWriter{archive: tar.NewWriter(out), digests: map[string]string{}, written: map[string]bool{}}
+	var manifest []savedImage
+	for _, image := range images {
+		saved, err := a.image(image)
 		if err != nil {
-			return err
+			return fmt.Errorf("write the image %s: %w", image.reference, err)
 		}
-		name := digest + ".tar"
-		if err := addFile(archive, name, layer, 0o644); err != nil {
-			return err
-		}
-		diffs, names = append(diffs, "sha256:"+digest), append(names, name)
+		manifest = append(manifest, saved)
 	}
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH,
-		"os":           "linux",
-		"config":       run,
-		"created":      epoch(),
-		"rootfs":       map[string]any{"type": "layers", "diff_ids": diffs},
-	})
-	if err != nil {
-		return fmt.Errorf("write the archive: %w", err)
+	if err := a.json("manifest.json", manifest); err != nil {
+		return err
 	}
-	digest := sha256.Sum256(config)
-	configName := hex.EncodeToString(digest[:]) + ".json"
-	manifest, err := json.Marshal([]map[string]any{{
-		"Config":   configName,
-		"RepoTags": []string{reference},
-		"Layers":   names,
-	}})
-	if err != nil {
-		return fmt.Errorf("write the archive: %w", err)
-	}
-	for _, entry := range []struct {
-		name    string
-		content []byte
-	}{{configName, config}, {"manifest.json", manifest}} {
-		if err := add(archive, entry.name, int64(len(entry.content)), 0o644, bytes.NewReader(entry.content)); err != nil {
-			return err
-		}
-	}
-	if err := archive.Close(); err != nil {
+	if err := a.archive.Close(); err != nil {
 		return fmt.Errorf("write the archive: %w", err)
 	}
 	if err := out.Close(); err != nil {
 		return fmt.Errorf("write the archive: %w", err)
 	}
 	return nil
+}
+
+// savedImage is an entry of the archive's manifest.
+type savedImage struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+type archiveWriter struct {
+	archive *tar.Writer
+	// digests are those of layers, by their path.
+	digests map[string]string
+	written map[string]bool
+}
+
+// image writes the layers and the configuration of an image.
+func (a archiveWriter) image(image content) (savedImage, error) {
+	saved := savedImage{RepoTags: []string{image.reference}}
+	var diffs []string
+	for _, layer := range image.layers {
+		digest, known := a.digests[layer]
+		if !known {
+			var err error
+			if digest, err = fileDigest(layer); err != nil {
+				return saved, err
+			}
+			a.digests[layer] = digest
+		}
+		name := digest + ".tar"
+		if !a.written[name] {
+			if err := addFile(a.archive, name, layer, 0o644); err != nil {
+				return saved, err
+			}
+			a.written[name] = true
+		}
+		diffs, saved.Layers = append(diffs, "sha256:"+digest), append(saved.Layers, name)
+	}
+	run := image.process
+	// Of two names for the same bytes a runtime tells only one, and tests look for
+	// the one that they have set.
+	run.Labels = map[string]string{"org.opencontainers.image.ref.name": image.reference}
+	config := map[string]any{
+		"architecture": runtime.GOARCH,
+		"os":           "linux",
+		"config":       run,
+		"created":      epoch(),
+		"rootfs":       map[string]any{"type": "layers", "diff_ids": diffs},
+	}
+	encoded, err := json.Marshal(config)
+	if err != nil {
+		return saved, err
+	}
+	digest := sha256.Sum256(encoded)
+	saved.Config = hex.EncodeToString(digest[:]) + ".json"
+	return saved, a.json(saved.Config, config)
+}
+
+func (a archiveWriter) json(name string, value any) error {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("write %s of the archive: %w", name, err)
+	}
+	return add(a.archive, name, int64(len(encoded)), 0o644, bytes.NewReader(encoded))
 }
 
 // entry is one file of a layer: a copy of source, a directory if its name ends

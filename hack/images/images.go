@@ -21,18 +21,20 @@ type Builder struct {
 	Say func(format string, args ...any)
 }
 
-// Archive is an image that can be imported.
+// Archive is an image that can be imported, maybe with some that are made of it.
 type Archive struct {
-	// Reference is the name that pods use.
+	// Reference is the name that pods use, of the first.
 	Reference string
 	Path      string
 	// Key changes when the content does.
 	Key string
 }
 
-// recipe tells how one image is made.
+// recipe tells how one archive is made.
 type recipe struct {
-	name, reference string
+	name string
+	// references are the names that pods use, the one to tell first.
+	references []string
 	// key is a digest of everything that goes into the image.
 	key func() (string, error)
 	// build writes the archive.
@@ -44,14 +46,33 @@ const (
 	Pause = "pause"
 	// CoreDNS is the image of the cluster's DNS.
 	CoreDNS = "coredns"
-	// Agnhost is Kubernetes' own test image.
+	// Agnhost is Kubernetes' own test image, with others that consist of the same.
 	Agnhost = "agnhost"
 	// Subletd is Sublet's own image.
 	Subletd = "subletd"
+	// Conformance is the set of all images that Kubernetes' own tests use, as far as
+	// they can run on the local host.
+	Conformance = "conformance"
 )
 
 func (b Builder) recipes() []recipe {
-	return []recipe{b.pause(), b.coredns(), b.subletd(), b.agnhost()}
+	return append([]recipe{b.pause(), b.coredns(), b.subletd()}, b.tests()...)
+}
+
+// Members returns the names of the images of a set; the name of an image is that
+// of a set of its own.
+func Members(name string) []string {
+	if name != Conformance {
+		if slices.Contains(Names(), name) {
+			return []string{name}
+		}
+		return nil
+	}
+	var names []string
+	for _, r := range (Builder{}).tests() {
+		names = append(names, r.name)
+	}
+	return names
 }
 
 // Names lists the images, those that the host itself needs first.
@@ -66,7 +87,10 @@ func Names() []string {
 // Reference is the name under which pods use an image.
 func (b Builder) Reference(name string) (string, error) {
 	r, err := b.recipe(name)
-	return r.reference, err
+	if err != nil {
+		return "", err
+	}
+	return r.references[0], nil
 }
 
 func (b Builder) recipe(name string) (recipe, error) {
@@ -89,11 +113,11 @@ func (b Builder) Build(ctx context.Context, name string) (Archive, error) {
 	if err != nil {
 		return Archive{}, fmt.Errorf("image %s: %w", name, err)
 	}
-	archive := Archive{Reference: r.reference, Path: filepath.Join(b.dir(), name+".tar"), Key: key}
+	archive := Archive{Reference: r.references[0], Path: filepath.Join(b.dir(), name+".tar"), Key: key}
 	if fresh(archive) {
 		return archive, nil
 	}
-	b.say("making the image %s", r.reference)
+	b.say("making the image %s", r.references[0])
 	if err := os.MkdirAll(b.dir(), 0o755); err != nil {
 		return Archive{}, fmt.Errorf("image %s: %w", name, err)
 	}

@@ -18,13 +18,13 @@ import (
 
 // layout is part of every key: it changes when the same sources are put together
 // in another way.
-const layout = "1"
+const layout = "2"
 
 func (b Builder) pause() recipe {
 	return recipe{
-		name:      Pause,
-		reference: image.GetE2EImage(image.Pause),
-		key:       func() (string, error) { return b.sourceKey("hack/images/pause") },
+		name:       Pause,
+		references: []string{image.GetE2EImage(image.Pause)},
+		key:        func() (string, error) { return b.sourceKey("hack/images/pause") },
 		build: func(ctx context.Context, path string) error {
 			return b.single(ctx, path, image.GetE2EImage(image.Pause), "./hack/images/pause", process{
 				Entrypoint: []string{"/pause"},
@@ -38,9 +38,9 @@ func (b Builder) coredns() recipe {
 	// CoreDNS' version is in go.mod; here is only that it is ours.
 	const reference = "registry.k8s.io/coredns/coredns:local"
 	return recipe{
-		name:      CoreDNS,
-		reference: reference,
-		key:       func() (string, error) { return b.sourceKey("hack/images/coredns", "go.mod", "go.sum") },
+		name:       CoreDNS,
+		references: []string{reference},
+		key:        func() (string, error) { return b.sourceKey("hack/images/coredns", "go.mod", "go.sum") },
 		build: func(ctx context.Context, path string) error {
 			return b.single(ctx, path, reference, "./hack/images/coredns", process{
 				Entrypoint: []string{"/coredns"},
@@ -61,7 +61,7 @@ func (b Builder) single(ctx context.Context, path, reference, pkg string, run pr
 		if err := writeLayer(layer, entry{name: name, source: binary, mode: 0o755}); err != nil {
 			return err
 		}
-		return writeArchive(path, reference, run, layer)
+		return writeArchive(path, content{reference: reference, process: run, layers: []string{layer}})
 	})
 }
 
@@ -70,8 +70,8 @@ func (b Builder) single(ctx context.Context, path, reference, pkg string, run pr
 func (b Builder) subletd() recipe {
 	reference := "ghcr.io/sublet-dev/subletd:" + b.Version
 	return recipe{
-		name:      Subletd,
-		reference: reference,
+		name:       Subletd,
+		references: []string{reference},
 		key: func() (string, error) {
 			key, err := b.fileKey("Dockerfile", "bin/subletd")
 			if errors.Is(err, fs.ErrNotExist) {
@@ -99,60 +99,6 @@ func (b Builder) buildah(ctx context.Context, dir, path, reference string) error
 		}
 	}
 	return nil
-}
-
-const agnhostPackage = "k8s.io/kubernetes/test/images/agnhost"
-
-// agnhost is put together as upstream does it, on Debian in place of Alpine,
-// which cannot be had from Debian's mirrors.
-func (b Builder) agnhost() recipe {
-	reference := image.GetE2EImage(image.Agnhost)
-	return recipe{
-		name:      Agnhost,
-		reference: reference,
-		key:       func() (string, error) { return b.keyOf(reference, debianKey(), runtime.Version()) },
-		build: func(ctx context.Context, path string) error {
-			return b.inScratch(func(dir string) error {
-				debian, err := b.debian(ctx)
-				if err != nil {
-					return err
-				}
-				layer, err := b.agnhostLayer(ctx, dir)
-				if err != nil {
-					return err
-				}
-				return writeArchive(path, reference, process{
-					Entrypoint: []string{"/agnhost"},
-					Cmd:        []string{"pause"},
-					Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-					ExposedPorts: map[string]struct{}{
-						"80/tcp": {}, "5000/tcp": {}, "8080/tcp": {}, "8081/tcp": {}, "9376/tcp": {},
-					},
-				}, debian, layer)
-			})
-		},
-	}
-}
-
-func (b Builder) agnhostLayer(ctx context.Context, dir string) (string, error) {
-	binary, layer := filepath.Join(dir, "agnhost"), filepath.Join(dir, "agnhost.tar")
-	if err := b.goBuild(ctx, binary, agnhostPackage); err != nil {
-		return "", err
-	}
-	list := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", agnhostPackage)
-	list.Dir = b.Checkout
-	out, err := list.Output()
-	if err != nil {
-		return "", fmt.Errorf("find the files of %s: %w", agnhostPackage, err)
-	}
-	sources := strings.TrimSpace(string(out))
-	return layer, writeLayer(layer,
-		entry{name: "agnhost", source: binary, mode: 0o755},
-		entry{name: "agnhost-2", link: "agnhost"},
-		entry{name: "localhost.crt", source: filepath.Join(sources, "porter/localhost.crt"), mode: 0o644},
-		entry{name: "localhost.key", source: filepath.Join(sources, "porter/localhost.key"), mode: 0o644},
-		entry{name: "uploads/", mode: 0o755},
-	)
 }
 
 // goBuild builds a static binary, with the same flags as everything else, so that

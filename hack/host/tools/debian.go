@@ -26,7 +26,7 @@ func needs() []need {
 		{"ip", "iproute2"},
 		{"nsenter", "util-linux"},
 		{"mount", "mount"},
-		{"debootstrap", "debootstrap"},
+		{"mmdebstrap", "mmdebstrap"},
 		{"buildah", "buildah"},
 	}
 }
