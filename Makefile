@@ -116,6 +116,15 @@ test-integration: ## our own control plane, in process, as host and as tenant
 e2e: build tools $(HOST) ## the built binaries on a real node (Linux, root)
 	@go test -count=1 -timeout 30m ./e2e
 
+SKEW_VERSIONS ?= v1.33.13
+
+.PHONY: skew
+skew: ## tenants on hosts of older releases (SKEW_VERSIONS="v1.33.13 ..."), which it builds: minutes the first time
+	@for version in $(SKEW_VERSIONS); do \
+		nice go run ./hack/skew -version $$version -dir .cache/skew/$$version; \
+		SUBLET_SKEW_HOST=$(CURDIR)/.cache/skew/$$version SUBLET_SKEW_TENANT= go test -count=1 -run TestSkew ./e2e/integration/skew; \
+	done
+
 .PHONY: bench
 bench: build tools up ## measure the budgets; JSON under bench/out, a table in docs/performance.md
 	@go run ./bench -page docs/performance.md

@@ -282,7 +282,8 @@ func adjust(config *apiserverapp.Config, o Options) error {
 }
 
 // namedVersion shows the release of the Kubernetes libraries, which otherwise
-// only the linker can tell them.
+// only the linker can tell them, and an older version that is emulated: charts
+// and clients choose by it among APIs.
 type namedVersion struct {
 	basecompatibility.EffectiveVersion
 }
@@ -290,11 +291,16 @@ type namedVersion struct {
 // Info is what /version shows.
 func (v namedVersion) Info() *apimachineryversion.Info {
 	info := v.EffectiveVersion.Info()
-	if info != nil {
-		info.GitVersion = version.Kubernetes
-		info.GitTreeState = "clean"
-		info.GitCommit = ""
-		info.BuildDate = ""
+	if info == nil {
+		return nil
+	}
+	info.GitVersion = version.Kubernetes
+	info.GitTreeState = "clean"
+	info.GitCommit = ""
+	info.BuildDate = ""
+	if emulated := v.EmulationVersion(); emulated != nil && (info.Major != info.EmulationMajor || info.Minor != info.EmulationMinor) {
+		info.Major, info.Minor = info.EmulationMajor, info.EmulationMinor
+		info.GitVersion = fmt.Sprintf("v%s.%s.0+sublet-%s", info.Major, info.Minor, strings.TrimPrefix(version.Kubernetes, "v"))
 	}
 	return info
 }

@@ -934,7 +934,7 @@ func TestEmulatedVersion(t *testing.T) {
 	}
 	var got emulation
 	must(t, "reading the answer", json.Unmarshal(output, &got))
-	want := emulation{GitVersion: "v1.36.3", EmulationMajor: "1", EmulationMinor: "34", Gate: true, PodsAppear: true}
+	want := emulation{GitVersion: "v1.34.0+sublet-1.36.3", Minor: "34", EmulationMajor: "1", EmulationMinor: "34", Gate: true, PodsAppear: true}
 	if diff := compare(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
@@ -942,7 +942,7 @@ func TestEmulatedVersion(t *testing.T) {
 
 // emulation is what showEmulated found.
 type emulation struct {
-	GitVersion, EmulationMajor, EmulationMinor string
+	GitVersion, Minor, EmulationMajor, EmulationMinor string
 	// NewAPI tells whether an API is served that 1.34 did not have.
 	NewAPI bool
 	// Gate tells whether a feature gate took effect.
@@ -970,7 +970,7 @@ func showEmulated(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	found := emulation{GitVersion: version.GitVersion, EmulationMajor: version.EmulationMajor, EmulationMinor: version.EmulationMinor}
+	found := emulation{GitVersion: version.GitVersion, Minor: version.Minor, EmulationMajor: version.EmulationMajor, EmulationMinor: version.EmulationMinor}
 	has := func(groupVersion, resource string) (bool, error) {
 		list, err := client.Discovery().ServerResourcesForGroupVersion(groupVersion)
 		if apierrors.IsNotFound(err) {

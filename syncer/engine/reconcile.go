@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -355,11 +356,20 @@ func (e *Engine) create(ctx context.Context, r request, in translate.Input[trans
 	if err != nil {
 		return nil, fmt.Errorf("create host %s for %q: %w", r.kind.Resource, r.NamespacedName, err)
 	}
+	e.tellDropped(in.Virtual, desired, host)
 	if r.kind.Tokens != nil {
 		e.tokenQueue.Add(r)
 	}
 	e.accepted(r)
 	return host, nil
+}
+
+// tellDropped tells the tenant what the host did not keep of what was asked for.
+func (e *Engine) tellDropped(virtual, asked, kept translate.Object) {
+	if paths := dropped(asked, kept); len(paths) > 0 {
+		e.events.Eventf(virtual, corev1.EventTypeWarning, "HostDropped",
+			"the host did not keep %s: its Kubernetes does not know such fields yet, has them switched off, or removes them by a policy", strings.Join(paths, ", "))
+	}
 }
 
 // taken: the name exists on the host. It is ours and the cache is behind, or
@@ -395,7 +405,9 @@ func (e *Engine) writeHost(ctx context.Context, r request, in translate.Input[tr
 	if err != nil {
 		return nil, fmt.Errorf("update host %s %q: %w", r.kind.Resource, host.GetName(), err)
 	}
-	e.noteFutile(w, want, written)
+	if e.noteFutile(w, want, written) {
+		e.tellDropped(in.Virtual, want, written)
+	}
 	if written.GetResourceVersion() == host.GetResourceVersion() {
 		return host, nil // Nothing came of it.
 	}
@@ -477,17 +489,19 @@ func (e *Engine) isFutile(w write, have, want translate.Object) bool {
 	return ok && sameButVersion(before, want) && have.GetUID() == want.GetUID()
 }
 
-// noteFutile remembers a write of which the server kept less.
-func (e *Engine) noteFutile(w write, want, written translate.Object) {
+// noteFutile remembers a write of which the server kept less, and tells whether
+// it was one.
+func (e *Engine) noteFutile(w write, want, written translate.Object) bool {
 	written.SetManagedFields(nil)
 	inVain := !sameButVersion(want, written)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if inVain {
 		e.futile[w] = want
-		return
+		return true
 	}
 	delete(e.futile, w)
+	return false
 }
 
 func sameButVersion(a, b translate.Object) bool {
