@@ -79,12 +79,17 @@ func (s *Syncer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	nodes, read := newHeartbeat(), make(chan struct{})
 	e, err := engine.New(engine.Options{
 		Tenant:  tenant,
 		Kinds:   kinds.All(),
 		Virtual: s.options.Virtual,
 		Host:    s.options.Host,
-		Synced:  func() { s.synced.Store(true) },
+		Synced: func() {
+			s.synced.Store(true)
+			close(read)
+		},
+		Changed: nodes.changed,
 	})
 	if err != nil {
 		return err
@@ -97,6 +102,19 @@ func (s *Syncer) Run(ctx context.Context) error {
 	s.engine, s.virtual = e, virtual
 	s.mu.Unlock()
 	defer s.synced.Store(false)
+
+	ctx, cancel := context.WithCancel(ctx)
+	var beating sync.WaitGroup
+	defer beating.Wait()
+	defer cancel()
+	beating.Go(func() {
+		select {
+		case <-read:
+		case <-ctx.Done():
+			return
+		}
+		nodes.run(ctx, virtual.CoordinationV1().Leases(corev1.NamespaceNodeLease), func() []*corev1.Node { return nodesFromHost(e) })
+	})
 	return e.Run(ctx)
 }
 

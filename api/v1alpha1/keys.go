@@ -73,6 +73,15 @@ const NamespaceLabelPrefix = Prefix + "namespace-"
 // on the host, such as a Node.
 const AnnotationFromHost = Prefix + "from-host"
 
+const (
+	// AnnotationHostPart stands on a Node in a virtual cluster and tells, as
+	// JSON, what of it came from the host: the rest is the tenant's.
+	AnnotationHostPart = Prefix + "host-part"
+	// TaintHost stands on a Node in a virtual cluster where the host's node has
+	// taints that the tenant's pods may not tolerate.
+	TaintHost = Prefix + "host-taint"
+)
+
 // Annotations that the manager writes on what it makes for a tenant.
 const (
 	// AnnotationTenantUID stands on the tenant's host namespace: the UID of the

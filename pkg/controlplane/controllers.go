@@ -88,6 +88,9 @@ func tenantControllers() []string {
 		names.ValidatingAdmissionPolicyStatusController,
 		names.ServiceCIDRController,
 		names.LegacyServiceAccountTokenCleanerController,
+		// For taints that the tenant puts on its nodes. What becomes of a node, the
+		// host's node controller says, so there is none here.
+		names.TaintEvictionController,
 	}
 }
 
@@ -97,7 +100,6 @@ func tenantControllers() []string {
 func hostControllers() []string {
 	return []string{
 		names.NodeLifecycleController,
-		names.TaintEvictionController,
 		names.TTLController,
 		names.PersistentVolumeBinderController,
 		names.PersistentVolumeAttachDetachController,

@@ -306,6 +306,14 @@ func (c *ControlPlane) startControllers(ctx context.Context, working *components
 		return err
 	}
 	working.start("controllers", built.run)
+	if !c.options.Scheduler {
+		return nil
+	}
+	scheduler, err := newScheduler(working.ctx, c.options, c.config, server.config.KubeAPIs.ControlPlane.VersionedInformers)
+	if err != nil {
+		return err
+	}
+	working.start("scheduler", scheduler.run)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/informers/admissionregistration"
@@ -38,6 +39,9 @@ type heldInformers struct {
 	informers.SharedInformerFactory
 	// release lets events through, stop drops them.
 	release, stop <-chan struct{}
+	// withoutEndedPods is for a scheduler, which takes every pod that it sees for
+	// one that needs its node: a pod that ends is gone.
+	withoutEndedPods bool
 }
 
 // InformerFor is where all groups below get their informers.
@@ -45,7 +49,11 @@ func (f heldInformers) InformerFor(object runtime.Object, newFunc internalinterf
 	return heldInformer{
 		SharedIndexInformer: f.SharedInformerFactory.InformerFor(object, newFunc),
 		hold: func(handler cache.ResourceEventHandler) cache.ResourceEventHandler {
-			return heldHandler{handler: handler, release: f.release, stop: f.stop}
+			handler = heldHandler{handler: handler, release: f.release, stop: f.stop}
+			if _, pods := object.(*corev1.Pod); pods && f.withoutEndedPods {
+				handler = cache.FilteringResourceEventHandler{FilterFunc: podLasts, Handler: handler}
+			}
+			return handler
 		},
 	}
 }
@@ -116,6 +124,15 @@ func (f heldInformers) Storage() storage.Interface { return storage.New(f, "", n
 // Storagemigration is the group of that name.
 func (f heldInformers) Storagemigration() storagemigration.Interface {
 	return storagemigration.New(f, "", nil)
+}
+
+// podLasts tells whether a pod has not ended, as far as is known.
+func podLasts(object any) bool {
+	if last, unknown := object.(cache.DeletedFinalStateUnknown); unknown {
+		object = last.Obj
+	}
+	pod, ok := object.(*corev1.Pod)
+	return !ok || pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
 }
 
 // heldInformer wraps the handlers that are added.

@@ -97,6 +97,10 @@ type Options struct {
 	// whose role lets them get that path.
 	Profiling bool
 
+	// Scheduler runs a scheduler. With ProfileTenant it leaves volumes to the
+	// host.
+	Scheduler bool
+
 	// ReadyChecks must pass for /readyz to be ok, beside those of the API
 	// server. They do not hold up Start, and clients with Config do not see
 	// them: whatever they wait for may need a control plane that has started.

@@ -218,6 +218,10 @@ func TestValidateVirtualCluster(t *testing.T) {
 		"request above limit": {spec: api.VirtualClusterSpec{Resources: &corev1.ResourceRequirements{
 			Requests: list("cpu", "2"), Limits: list("cpu", "1"),
 		}}, where: "resources.requests"},
+		"all nodes": {spec: api.VirtualClusterSpec{Nodes: &api.NodesSpec{}}},
+		"nodes by a selector that cannot be": {spec: api.VirtualClusterSpec{Nodes: &api.NodesSpec{Selector: metav1.LabelSelector{
+			MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}},
+		}}}, where: "nodes.selector"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -100,6 +100,9 @@ func ValidateVirtualCluster(t *api.Tenant) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("runtimeConfig").Key(key), spec.RuntimeConfig[key], `must be "true" or "false"`))
 		}
 	}
+	if spec.Nodes != nil {
+		errs = append(errs, metav1validation.ValidateLabelSelector(&spec.Nodes.Selector, metav1validation.LabelSelectorValidationOptions{}, path.Child("nodes", "selector"))...)
+	}
 	if s := spec.Storage; s != nil && s.Size != nil {
 		if least := resource.MustParse("64Mi"); s.Size.Cmp(least) < 0 {
 			errs = append(errs, field.Invalid(path.Child("storage", "size"), s.Size.String(), "a control plane needs at least 64Mi"))

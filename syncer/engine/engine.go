@@ -52,6 +52,9 @@ type Options struct {
 	// Synced, when set, is called once both sides have been read and the
 	// workers start.
 	Synced func()
+	// Changed, when set, is called when a virtual object has changed that is
+	// kept in memory. It must not block.
+	Changed func(kind schema.GroupKind)
 }
 
 // retryPause is how long what was refused waits after a change that may have
@@ -429,6 +432,9 @@ func (e *Engine) handler(key sourceKey, s *source) func(before, after metav1.Obj
 		if object == nil {
 			object = before
 		}
+		if e.Changed != nil && s.side == translate.Virtual {
+			e.Changed(key.kind)
+		}
 		name := types.NamespacedName{Namespace: object.GetNamespace(), Name: object.GetName()}
 		switch {
 		case own == nil:
@@ -543,6 +549,22 @@ func (e *Engine) HostObjectName(kind schema.GroupKind, virtual types.NamespacedN
 		}
 	}
 	return "", false
+}
+
+// VirtualObjects returns the virtual objects of a kind as far as they are kept
+// whole in memory; they must not be changed.
+func (e *Engine) VirtualObjects(kind schema.GroupKind) []translate.Object {
+	s := e.sources[sourceKey{translate.Virtual, kind}]
+	if s == nil || s.store == nil {
+		return nil
+	}
+	var all []translate.Object
+	for _, o := range s.store.List() {
+		if object, ok := o.(translate.Object); ok {
+			all = append(all, object)
+		}
+	}
+	return all
 }
 
 // Hold leaves the host object of a virtual one alone until the virtual object

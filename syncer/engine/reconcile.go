@@ -114,6 +114,11 @@ func (e *Engine) referenced(r request, side translate.Side) bool {
 	return false
 }
 
+// shown tells whether the tenant sees a host object, used or not.
+func (e *Engine) shown(r request, host translate.Object) bool {
+	return r.kind.Shown != nil && r.kind.Shown(e.Tenant, host)
+}
+
 func (e *Engine) read(ctx context.Context, refs []translate.Ref) (translate.Objects, error) {
 	var all translate.Objects
 	for _, ref := range refs {
@@ -234,7 +239,7 @@ func shorter(grace, than *int64) bool {
 //	host gone       ─► virtual removed if it is Lost; else created again
 func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[translate.Object]) (done bool, err error) {
 	virtual, host := in.Virtual, in.Host
-	lost := r.kind.Lost != nil && r.kind.Lost(virtual)
+	lost := r.kind.Lost != nil && r.kind.Lost(e.Tenant, virtual)
 	switch {
 	case virtual.GetDeletionTimestamp() != nil && host == nil:
 		if grace := virtual.GetDeletionGracePeriodSeconds(); grace != nil && *grace == 0 {
@@ -552,8 +557,9 @@ func (e *Engine) forget(r request) {
 // reconcileFromHost shows the tenant a host object.
 func (e *Engine) reconcileFromHost(ctx context.Context, r request) error {
 	in := translate.Input[translate.Object]{Tenant: e.Tenant, Names: e.index.virtualName}
-	if !r.kind.WhenReferenced || e.referenced(r, translate.Host) {
-		in.Host = r.kind.host.object(r.Namespace, r.Name)
+	in.Host = r.kind.host.object(r.Namespace, r.Name)
+	if in.Host != nil && r.kind.WhenReferenced && !e.shown(r, in.Host) && !e.referenced(r, translate.Host) {
+		in.Host = nil
 	}
 	if !r.kind.Namespaced && !r.kind.Unwatched {
 		in.Virtual = r.kind.virtual.object("", r.Name)

@@ -22,6 +22,7 @@ import (
 //	pod_containers.go  containers and their environment
 //	pod_volumes.go     volumes, tokens, downward API
 //	pod_scheduling.go  affinity, spreading, DNS, names
+//	pod_pinned.go      where the tenant has a scheduler of its own
 //	pod_refs.go        what a pod refers to
 //	pod_merge.go       what may change after creation
 //	pod_status.go      what comes back
@@ -89,6 +90,9 @@ func newPodTranslation(in translate.Input[*corev1.Pod]) *podTranslation {
 }
 
 func podToHost(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
+	if waitsForNode(in.Tenant, in.Virtual) {
+		return nil, nil
+	}
 	t := newPodTranslation(in)
 	spec, err := t.spec()
 	if err != nil {
@@ -154,6 +158,9 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 	}
 	t.names(out)
 	t.dns(out)
+	if t.in.Tenant.Scheduler {
+		t.pin(out)
+	}
 	return out, nil
 }
 

@@ -27,8 +27,11 @@ func podRefs(virtual, host *corev1.Pod) []translate.Ref {
 			r.add(translate.Ref{Kind: coreKind("Namespace"), Read: true})
 		}
 	}
+	if name := virtual.Spec.NodeName; name != "" && (host == nil || host.Spec.NodeName == "") {
+		r.add(translate.Ref{Side: translate.Host, Kind: coreKind("Node"), Name: name, Read: true})
+	}
 	if host != nil && host.Spec.NodeName != "" {
-		r.add(translate.Ref{Side: translate.Host, Kind: coreKind("Node"), Name: host.Spec.NodeName, Sync: true})
+		r.add(translate.Ref{Side: translate.Host, Kind: coreKind("Node"), Name: host.Spec.NodeName, Read: true, Sync: true})
 		r.add(translate.Ref{Kind: coreKind("Node"), Name: host.Spec.NodeName, Read: true, Watch: true})
 	}
 	for i := range virtual.Spec.Volumes {

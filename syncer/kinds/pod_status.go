@@ -27,14 +27,16 @@ func podBinding(in translate.Input[*corev1.Pod]) *corev1.Binding {
 
 // podLost: a pod that is bound on account of its host pod cannot move to
 // another node.
-func podLost(virtual *corev1.Pod) bool {
+func podLost(tenant translate.Tenant, virtual *corev1.Pod) bool {
 	if virtual.Spec.NodeName == "" {
 		return false
 	}
+	if virtual.Status.StartTime != nil || virtual.Status.Phase != "" && virtual.Status.Phase != corev1.PodPending {
+		return true
+	}
+	// A scheduler in the tenant binds before there is a host pod.
 	scheduled := conditionOf(virtual.Status.Conditions, corev1.PodScheduled)
-	return virtual.Status.StartTime != nil ||
-		virtual.Status.Phase != "" && virtual.Status.Phase != corev1.PodPending ||
-		scheduled != nil && scheduled.Status == corev1.ConditionTrue
+	return !tenant.Scheduler && scheduled != nil && scheduled.Status == corev1.ConditionTrue
 }
 
 // podStatus copies the status field by field; the fields are in the order of
@@ -53,6 +55,12 @@ func podStatus(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 	}
 	if from.Phase != "" {
 		to.Phase = from.Phase
+	}
+	if scheduled := conditionOf(virtual.Status.Conditions, corev1.PodScheduled); in.Tenant.Scheduler && scheduled != nil {
+		// The tenant's scheduler has the word; whether the host's agrees, its
+		// events tell.
+		from.Conditions = slices.DeleteFunc(from.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled })
+		from.Conditions = append(from.Conditions, *scheduled)
 	}
 	to.Conditions = podConditions(virtual, from.Conditions, to.ObservedGeneration, text)
 	to.Message = text(from.Message)

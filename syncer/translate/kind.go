@@ -52,6 +52,9 @@ type Kind[T Object] struct {
 	// WhenReferenced kinds cross only as far as some object that crosses names
 	// them in a Ref with Sync. Optional.
 	WhenReferenced bool
+	// Shown tells which objects of a WhenReferenced kind that begins on the host
+	// the tenant sees whether or not they are referred to. Optional.
+	Shown func(tenant Tenant, host T) bool
 	// Refs names what else must be read, watched or synced for an object to be
 	// translated. Either argument may be nil. Optional.
 	Refs func(virtual, host T) []Ref
@@ -98,7 +101,7 @@ type Kind[T Object] struct {
 	// Lost tells whether a Graceful virtual object whose host object has
 	// vanished cannot be brought back: it is then deleted. If not, its host
 	// object is made again. Optional.
-	Lost func(virtual T) bool
+	Lost func(tenant Tenant, virtual T) bool
 
 	// ToVirtual makes the virtual object of in.Host; in.Virtual is the present
 	// one or nil. Nil means that the tenant does not get to see it (now). It is
@@ -226,7 +229,10 @@ func (k Kind[T]) Erase() Any {
 		any.Tokens = func(virtual Object) []Token { return k.Tokens(as[T](virtual)) }
 	}
 	if k.Lost != nil {
-		any.Lost = func(virtual Object) bool { return k.Lost(as[T](virtual)) }
+		any.Lost = func(tenant Tenant, virtual Object) bool { return k.Lost(tenant, as[T](virtual)) }
+	}
+	if k.Shown != nil {
+		any.Shown = func(tenant Tenant, host Object) bool { return k.Shown(tenant, as[T](host)) }
 	}
 	if k.PruneHost != nil {
 		any.PruneHost = func(host Object) { k.PruneHost(as[T](host)) }

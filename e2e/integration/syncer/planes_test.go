@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -53,6 +54,16 @@ type planes struct {
 	stopSyncer        func()
 	// What the syncer has written.
 	hostWrites, virtualWrites *writes
+	// hostScheduler tells that a scheduler runs on the host.
+	hostScheduler bool
+}
+
+// planesOptions are what a test wants otherwise.
+type planesOptions struct {
+	// hostScheduler runs a scheduler on the host.
+	hostScheduler bool
+	// config changes what the manager says.
+	config func(*api.ControlPlaneConfig)
 }
 
 // writes counts requests that are no reads, by method and path without names
@@ -129,11 +140,16 @@ func startPlane(t *testing.T, o controlplane.Options) *controlplane.ControlPlane
 // syncer, which has no more rights on the host than the chart gives it.
 func startPlanes(t *testing.T) *planes {
 	t.Helper()
+	return startPlanesWith(t, planesOptions{})
+}
+
+func startPlanesWith(t *testing.T, o planesOptions) *planes {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("starts two real control planes")
 	}
-	hostPlane := startPlane(t, controlplane.Options{Name: "host", Profile: controlplane.ProfileHost})
-	p := &planes{hostConfig: hostPlane.Config(), host: client(t, hostPlane.Config())}
+	hostPlane := startPlane(t, controlplane.Options{Name: "host", Profile: controlplane.ProfileHost, Scheduler: o.hostScheduler})
+	p := &planes{hostConfig: hostPlane.Config(), host: client(t, hostPlane.Config()), hostScheduler: o.hostScheduler}
 	p.prepareHost(t)
 
 	config := api.ControlPlaneConfig{
@@ -144,6 +160,9 @@ func startPlanes(t *testing.T) *planes {
 		DNSServiceIP:  "10.96.0.12",
 		PodSecurity:   api.PodSecurityPrivileged,
 		Services:      []corev1.ServiceType{corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort},
+	}
+	if o.config != nil {
+		o.config(&config)
 	}
 	asSyncer := rest.CopyConfig(p.hostConfig)
 	asSyncer.Impersonate.UserName = "system:serviceaccount:" + hostNamespace + ":" + api.ControlPlaneName
@@ -158,6 +177,7 @@ func startPlanes(t *testing.T) *planes {
 		Name:                config.Tenant,
 		KubernetesServiceIP: net.ParseIP(config.APIServiceIP),
 		ServiceAllocator:    p.syncer,
+		Scheduler:           config.Scheduler,
 	})
 	*virtual = *rest.CopyConfig(tenant.Config())
 	virtual.Wrap(p.virtualWrites.wrap)
@@ -236,12 +256,23 @@ func (p *planes) prepareHost(t *testing.T) {
 	must(rbac.RoleBindings(hostNamespace).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "syncer"}, Subjects: subjects, RoleRef: role(api.SyncerClusterRole)}, create))
 	must(rbac.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "syncer"}, Subjects: subjects, RoleRef: role(api.SyncerReadClusterRole)}, create))
 	must(p.host.StorageV1().StorageClasses().Create(ctx, &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Provisioner: "example.com/fast"}, create))
-	must(core.Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName, Labels: map[string]string{"example.com/secret": "x", corev1.LabelHostname: nodeName}}}, create))
+	p.addNode(t, nodeName, nil)
+}
+
+// addNode adds a node to the host that looks healthy for some time.
+func (p *planes) addNode(t *testing.T, name string, labels map[string]string) {
+	t.Helper()
+	core := p.host.CoreV1()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"example.com/secret": "x", corev1.LabelHostname: name}}}
+	maps.Copy(node.Labels, labels)
+	if _, err := core.Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	many := corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("64"), corev1.ResourceMemory: resource.MustParse("64Gi"), corev1.ResourcePods: resource.MustParse("500"),
 	}
 	eventually(t, "the node has a status", func(ctx context.Context) error {
-		node, err := core.Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+		node, err := core.Nodes().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -290,6 +321,8 @@ func (p *planes) nodeStep(ctx context.Context, pod *corev1.Pod) error {
 	switch {
 	case pod.DeletionTimestamp != nil:
 		return pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64), Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+	case pod.Spec.NodeName == "" && p.hostScheduler:
+		return nil
 	case pod.Spec.NodeName == "" && len(pod.Spec.SchedulingGates) == 0:
 		return pods.Bind(ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: pod.Name, UID: pod.UID}, Target: corev1.ObjectReference{Kind: "Node", Name: nodeName}}, metav1.CreateOptions{})
 	case pod.Spec.NodeName != "" && pod.Status.Phase == corev1.PodPending:
@@ -314,8 +347,14 @@ func (p *planes) nodeStep(ctx context.Context, pod *corev1.Pod) error {
 // eventually waits until check returns nil.
 func eventually(t *testing.T, what string, check func(context.Context) error) {
 	t.Helper()
+	within(t, patience, what, check)
+}
+
+// within is for what takes its time.
+func within(t *testing.T, timeout time.Duration, what string, check func(context.Context) error) {
+	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
 		last = check(ctx)
 		return last == nil, nil
 	})

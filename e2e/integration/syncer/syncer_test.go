@@ -506,14 +506,16 @@ func (p *planes) testClusterScoped(t *testing.T) {
 	if _, foreign := node.Labels["example.com/secret"]; foreign || node.Status.Capacity.Cpu().Value() != 64 || len(node.Spec.Taints) > 0 {
 		t.Errorf("virtual node: %v %v %v", node.Labels, node.Status.Capacity, node.Spec.Taints)
 	}
-	// A tenant cannot make it something else for long.
-	data, _ := patch(`{"spec":{"unschedulable":true}}`)
+	// A tenant cannot make it something else for long; what it adds stays.
+	data, _ := patch(`{"metadata":{"labels":{"kubernetes.io/hostname":"other","mine":"a"}},"spec":{"unschedulable":true}}`)
 	if _, err := p.virtual.CoreV1().Nodes().Patch(ctx, nodeName, types.MergePatchType, data, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "node as on the host", func(ctx context.Context) (*corev1.Node, error) {
 		return p.virtual.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
-	}, func(n *corev1.Node) bool { return !n.Spec.Unschedulable })
+	}, func(n *corev1.Node) bool {
+		return n.Labels[corev1.LabelHostname] == nodeName && n.Labels["mine"] == "a" && n.Spec.Unschedulable
+	})
 }
 
 func (p *planes) testEvents(t *testing.T) {

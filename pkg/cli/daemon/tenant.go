@@ -225,6 +225,7 @@ func (t *tenant) start(ctx context.Context, bundle *pki.Bundle) error {
 		ServiceAllocator:      t.syncer,
 		KubeletDialer:         t.kubelet.Dial,
 		Profiling:             t.options.profiling,
+		Scheduler:             config.Scheduler,
 		ReadyChecks: []controlplane.ReadyCheck{
 			{Name: "sublet-syncer", Check: t.syncer.Ready},
 			{Name: "sublet-dns", Check: t.dnsReady},
