@@ -10,11 +10,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -69,6 +72,9 @@ type Engine struct {
 	Options
 	kinds   []*kind
 	sources map[sourceKey]*source
+	// unused are the virtual sides of kinds of which the tenant sees nothing, but
+	// may have seen something before its limits changed.
+	unused []*resource
 	// causes are what the host may refuse an object for.
 	causes   map[sourceKey]*source
 	accounts *resource
@@ -229,6 +235,10 @@ func (e *Engine) addKinds(virtual, host *client) error {
 		if err != nil {
 			return err
 		}
+		if any.Unused != nil && any.Unused(e.Tenant) {
+			e.unused = append(e.unused, onVirtual)
+			continue
+		}
 		onHost, err := host.resource(any.GroupVersionKind, any.Resource, any.Namespaced)
 		if err != nil {
 			return err
@@ -350,6 +360,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.Synced != nil {
 		e.Synced()
 	}
+	running.Go(func() { e.retire(ctx) })
 	for range e.Creators {
 		running.Go(func() { e.work(ctx, e.fresh, e.reconcile) })
 	}
@@ -361,6 +372,40 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// retire removes, once, what stands for host objects that the tenant no longer
+// sees any of.
+func (e *Engine) retire(ctx context.Context) {
+	for _, r := range e.unused {
+		err := wait.ExponentialBackoffWithContext(ctx, wait.Backoff{Duration: time.Second, Factor: 2, Steps: 8, Cap: time.Minute}, func(ctx context.Context) (bool, error) {
+			err := e.retireAll(ctx, r)
+			if err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "Could not remove what the tenant may no longer see, will try again", "kind", r.gvk.Kind)
+			}
+			return err == nil, nil
+		})
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "What the tenant may no longer see stays until the next start", "kind", r.gvk.Kind)
+		}
+	}
+}
+
+func (e *Engine) retireAll(ctx context.Context, r *resource) error {
+	list, err := r.list(ctx, "", metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list virtual %s: %w", r.plural, err)
+	}
+	return meta.EachListItem(list, func(o runtime.Object) error {
+		object, ok := o.(translate.Object)
+		if !ok || !translate.FromHost(object) {
+			return nil
+		}
+		if err := r.delete(ctx, object, nil); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return fmt.Errorf("delete virtual %s %q: %w", r.plural, object.GetName(), err)
+		}
+		return nil
+	})
 }
 
 // work is one worker.

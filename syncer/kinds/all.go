@@ -21,6 +21,9 @@ func All() []translate.Any {
 		PersistentVolumeClaim().Erase(),
 		Node().Erase(),
 		StorageClass().Erase(),
+		PriorityClass().Erase(),
+		RuntimeClass().Erase(),
+		IngressClass().Erase(),
 		Event().Erase(),
 	}
 }

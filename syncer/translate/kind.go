@@ -49,6 +49,10 @@ type Kind[T Object] struct {
 	Rules        []rbacv1.PolicyRule
 	ClusterRules []rbacv1.PolicyRule
 
+	// Unused tells that the tenant's limits leave nothing of a kind that begins on
+	// the host to be seen: it is not read then. Optional.
+	Unused func(tenant Tenant) bool
+
 	// WhenReferenced kinds cross only as far as some object that crosses names
 	// them in a Ref with Sync. Optional.
 	WhenReferenced bool
@@ -200,6 +204,7 @@ func (k Kind[T]) Erase() Any {
 		NewList:           k.NewList,
 		Rules:             k.Rules,
 		ClusterRules:      k.ClusterRules,
+		Unused:            k.Unused,
 		WhenReferenced:    k.WhenReferenced,
 		ReadsVirtual:      k.ReadsVirtual,
 		ReadsHost:         k.ReadsHost,
