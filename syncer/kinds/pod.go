@@ -153,9 +153,7 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 	for _, secret := range in.ImagePullSecrets {
 		out.ImagePullSecrets = append(out.ImagePullSecrets, corev1.LocalObjectReference{Name: t.hostName(secret.Name)})
 	}
-	if class := t.in.Tenant.RuntimeClass; class != "" {
-		out.RuntimeClassName = &class
-	}
+	t.classes(out)
 	t.names(out)
 	t.dns(out)
 	if t.in.Tenant.Scheduler {
@@ -167,11 +165,8 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 // refusePod says no where to leave something out would give the pod less, or
 // other, than it asks for.
 func refusePod(tenant translate.Tenant, spec corev1.PodSpec) error {
-	if class := spec.RuntimeClassName; class != nil && *class != tenant.RuntimeClass {
-		if tenant.RuntimeClass == "" {
-			return fmt.Errorf("spec.runtimeClassName %q is not available to this tenant: leave it out", *class)
-		}
-		return fmt.Errorf("spec.runtimeClassName %q is not available to this tenant: use %q or leave it out", *class, tenant.RuntimeClass)
+	if class := spec.RuntimeClassName; class != nil && !runtimeClassAllowed(tenant, *class) {
+		return refuseRuntimeClass(tenant, *class)
 	}
 	if len(spec.ResourceClaims) > 0 {
 		return fmt.Errorf("spec.resourceClaims is not supported: request devices as extended resources of the containers")

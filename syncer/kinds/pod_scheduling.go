@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -53,6 +54,34 @@ func (t *podTranslation) affinity() *corev1.Affinity {
 		return nil
 	}
 	return out
+}
+
+// classes: a runtime class that is not the tenant's was refused before. A
+// priority class of the tenant's own means nothing on the host, where the pod
+// runs with the default priority.
+func (t *podTranslation) classes(out *corev1.PodSpec) {
+	in, tenant := t.pod.Spec, t.in.Tenant
+	if tenant.RuntimeClass != "" {
+		out.RuntimeClassName = new(tenant.RuntimeClass)
+	}
+	if in.RuntimeClassName != nil {
+		out.RuntimeClassName = new(*in.RuntimeClassName)
+	}
+	if slices.Contains(tenant.PriorityClasses, in.PriorityClassName) {
+		out.PriorityClassName = in.PriorityClassName
+	}
+}
+
+func refuseRuntimeClass(tenant translate.Tenant, class string) error {
+	allowed := slices.Clone(tenant.RuntimeClasses)
+	if tenant.RuntimeClass != "" {
+		allowed = append(allowed, tenant.RuntimeClass)
+	}
+	if len(allowed) == 0 {
+		return fmt.Errorf("spec.runtimeClassName %q is not available to this tenant: leave it out", class)
+	}
+	slices.Sort(allowed)
+	return fmt.Errorf("spec.runtimeClassName %q is not available to this tenant: use one of %q or leave it out", class, slices.Compact(allowed))
 }
 
 func onNode(affinity *corev1.NodeAffinity, name string) *corev1.NodeAffinity {

@@ -32,15 +32,17 @@ func podFields() map[string]fieldList {
 				"NodeSelector", "ServiceAccountName", "AutomountServiceAccountToken", "NodeName",
 				"ImagePullSecrets", "Hostname", "Affinity", "EnableServiceLinks", "TopologySpreadConstraints",
 				"SetHostnameAsFQDN",
+				// As far as the limits name the class.
+				"PriorityClassName", "RuntimeClassName",
 			},
 			// The subdomain has a meaning in the virtual namespace only; priority,
 			// preemption and overhead belong to classes that the host's admission
 			// looks up; the host's scheduler has to be obeyed.
 			dropped: []string{
-				"DeprecatedServiceAccount", "Subdomain", "SchedulerName", "PriorityClassName", "Priority",
+				"DeprecatedServiceAccount", "Subdomain", "SchedulerName", "Priority",
 				"PreemptionPolicy", "Overhead",
 			},
-			refused: []string{"RuntimeClassName", "ResourceClaims", "SchedulingGroup"},
+			refused: []string{"ResourceClaims", "SchedulingGroup"},
 		},
 		"Volume": {of: corev1.Volume{}, copied: []string{"Name"}, translated: []string{"VolumeSource"}},
 		"VolumeSource": {

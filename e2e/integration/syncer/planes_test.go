@@ -364,7 +364,7 @@ func within(t *testing.T, timeout time.Duration, what string, check func(context
 }
 
 // waitFor waits until get gives an object that is as wanted.
-func waitFor[T metav1.Object](t *testing.T, what string, get func(context.Context) (T, error), ok func(T) bool) T {
+func waitFor[T any](t *testing.T, what string, get func(context.Context) (T, error), ok func(T) bool) T {
 	t.Helper()
 	var found T
 	eventually(t, what, func(ctx context.Context) error {
