@@ -99,6 +99,10 @@ const (
 	AnnotationConfigHash = Prefix + "config-hash"
 )
 
+// AnnotationAcceptParent stands on a Tenant whose parent was deleted and made
+// anew: the UID of the one that is meant to be its parent now.
+const AnnotationAcceptParent = Prefix + "accept-parent"
+
 // FinalizerTenant keeps a Tenant until everything on the host is gone.
 const FinalizerTenant = Prefix + "cleanup"
 
@@ -139,9 +143,15 @@ const (
 	ManagerName = "sublet-manager"
 	// SystemNamespace is the default namespace of the manager.
 	SystemNamespace = "sublet-system"
-	// RootTenant is the implicit parent of every tenant that names none.
+	// RootTenant is the Folder at the top of the tree, the implicit parent of every
+	// tenant that names none.
 	RootTenant = "root"
 )
+
+// Nothing stands alone in a list of limits where an empty one would allow
+// everything, and as the value of what nothing may have. No object of a host
+// has this name.
+const Nothing = "none.sublet.dev"
 
 // Ports of a tenant's control-plane pod.
 const (

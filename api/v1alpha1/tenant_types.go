@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Tenant is a node in the tree of tenants.
@@ -14,12 +15,19 @@ import (
 // +kubebuilder:printcolumn:name="Type",type=string,JSONPath=`.spec.type`
 // +kubebuilder:printcolumn:name="Parent",type=string,JSONPath=`.spec.parent`
 // +kubebuilder:printcolumn:name="Namespace",type=string,JSONPath=`.status.namespace`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.virtualCluster.version`
+// +kubebuilder:printcolumn:name="Path",type=string,priority=1,JSONPath=`.status.path`
+// +kubebuilder:printcolumn:name="Children",type=integer,priority=1,JSONPath=`.status.children`
+// +kubebuilder:printcolumn:name="Expires",type=date,priority=1,JSONPath=`.status.expiresAt`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 40",message="a tenant's name has at most 40 characters"
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="a tenant's name is a DNS label that starts with a letter: a-z, 0-9 and -"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'root' || self.spec.type == 'Folder'",message="root is the Folder at the top of the tree"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name != 'root' || !(has(self.spec.parent) || has(self.spec.ttl) || has(self.spec.expiresAt))",message="the Folder root has no parent and does not expire"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.parent) || self.spec.parent != self.metadata.name",message="a tenant is not its own parent"
 type Tenant struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -65,8 +73,9 @@ type TenantSpec struct {
 	// +kubebuilder:default=VirtualCluster
 	Type TenantType `json:"type"`
 
-	// Parent names the tenant above this one. Without it the parent is the
-	// Folder "root".
+	// Parent names the tenant above this one, of any type. Without it the parent
+	// is the Folder "root". To change it is to move the tenant with all that is
+	// below it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=40
 	Parent string `json:"parent,omitempty"`
@@ -90,6 +99,26 @@ type TenantSpec struct {
 	// +optional
 	Limits *Limits `json:"limits,omitempty"`
 
+	// DeletionPolicy says what becomes of the tenants below when this one is
+	// deleted: Refuse (the default) keeps this one until they are moved or
+	// deleted, Cascade deletes them first, Orphan leaves them as they are, without
+	// a parent: nothing about them changes until they are moved. A tenant that is
+	// deleted by a Cascade further up and says nothing itself goes on with it.
+	// +optional
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// TTL is how long the tenant lives, from its creation: "72h". Then it is
+	// deleted, as if somebody had done so.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(s|m|h))+$`
+	TTL *metav1.Duration `json:"ttl,omitempty"`
+
+	// ExpiresAt is when the tenant is deleted. With a TTL too, the earlier counts.
+	// +optional
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+
 	// Templates are applied to the tenant; those of a Folder to all below it.
 	// +optional
 	// +listType=map
@@ -101,6 +130,20 @@ type TenantSpec struct {
 	// +optional
 	VirtualCluster *VirtualClusterSpec `json:"virtualCluster,omitempty"`
 }
+
+// DeletionPolicy says what becomes of the tenants below one that is deleted.
+//
+// +kubebuilder:validation:Enum=Refuse;Cascade;Orphan
+type DeletionPolicy string
+
+const (
+	// DeletionRefuse keeps a tenant until there is none below it.
+	DeletionRefuse DeletionPolicy = "Refuse"
+	// DeletionCascade deletes the tenants below first.
+	DeletionCascade DeletionPolicy = "Cascade"
+	// DeletionOrphan leaves the tenants below without a parent.
+	DeletionOrphan DeletionPolicy = "Orphan"
+)
 
 // Role is what a member may do in a tenant.
 //
@@ -140,6 +183,14 @@ type Member struct {
 	Scope string `json:"scope,omitempty"`
 }
 
+// Scopes of a Member.
+const (
+	// ScopeSubtree is the tenant and all below it.
+	ScopeSubtree = "Subtree"
+	// ScopeDescendants is what is below the tenant.
+	ScopeDescendants = "Descendants"
+)
+
 // PodSecurityLevel is a level of the Pod Security Standards.
 //
 // +kubebuilder:validation:Enum=privileged;baseline;restricted
@@ -151,7 +202,13 @@ const (
 	PodSecurityRestricted PodSecurityLevel = "restricted"
 )
 
-// Limits bound a tenant. Limits further up the tree only tighten them.
+// Limits bound a tenant and all below it. Going down the tree they only tighten:
+// of two quantities the smaller counts, of two lists what both allow, of two
+// levels the stricter. What a tenant leaves out it has from its parent; what
+// nobody on the way from the root says has the default named here. More than a
+// default can be given by the limits of the root and of the tenants directly
+// below it, no further down. An empty list is as good as none, but where "empty
+// means none" an explicit [] takes all away.
 type Limits struct {
 	// Quota bounds the sum over the tenant and all below it, with the resource
 	// names of a ResourceQuota (requests.cpu, limits.memory, pods, services,
@@ -446,6 +503,12 @@ const (
 	ConditionFullyApplied = "FullyApplied"
 	// ConditionDeletionBlocked says what a deletion waits for.
 	ConditionDeletionBlocked = "DeletionBlocked"
+	// ConditionPlaced is about the way from the root of the tree to the tenant.
+	// While it is False, nothing about the tenant changes.
+	ConditionPlaced = "Placed"
+	// ConditionExpires is True for a tenant with a TTL or ExpiresAt, and absent
+	// otherwise; it says when the tenant is deleted.
+	ConditionExpires = "Expires"
 )
 
 // TenantStatus is what is true of a tenant.
@@ -462,6 +525,25 @@ type TenantStatus struct {
 	// VirtualCluster is about the control plane.
 	// +optional
 	VirtualCluster *VirtualClusterStatus `json:"virtualCluster,omitempty"`
+	// Path leads from the root to the tenant: "root/company/team1".
+	// +optional
+	Path string `json:"path,omitempty"`
+	// Depth is how far below the root the tenant is.
+	// +optional
+	Depth int32 `json:"depth,omitempty"`
+	// Children is how many tenants are directly below.
+	// +optional
+	Children int32 `json:"children,omitempty"`
+	// Parent is the one under which the tenant was put. One of the same name that
+	// is made later is another.
+	// +optional
+	Parent *ParentStatus `json:"parent,omitempty"`
+	// ExpiresAt is when the tenant is deleted by itself.
+	// +optional
+	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+	// Effective is what counts for the tenant, and where it comes from.
+	// +optional
+	Effective *EffectiveStatus `json:"effective,omitempty"`
 	// Conditions say where to look next.
 	// +optional
 	// +listType=map
@@ -477,4 +559,62 @@ type VirtualClusterStatus struct {
 	// Endpoint is the host Service that leads to the API, as host:port.
 	// +optional
 	Endpoint string `json:"endpoint,omitempty"`
+}
+
+// ParentStatus is the parent under which a tenant was put.
+type ParentStatus struct {
+	Name string    `json:"name"`
+	UID  types.UID `json:"uid"`
+}
+
+// EffectiveStatus is what counts for a tenant: its own spec and that of every
+// tenant on the path from the root, folded into one.
+type EffectiveStatus struct {
+	// Members are those whose role counts in the tenant.
+	// +optional
+	// +listType=atomic
+	Members []EffectiveMember `json:"members,omitempty"`
+	// Limits of the tenant, each with who set it.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Limits []EffectiveLimit `json:"limits,omitempty"`
+	// Templates that apply to the tenant.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Templates []EffectiveTemplate `json:"templates,omitempty"`
+}
+
+// EffectiveMember is a member, and the tenant that names him.
+type EffectiveMember struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// +optional
+	Namespace string `json:"namespace,omitempty"`
+	Role      Role   `json:"role"`
+	// From is the tenant that names the member, the one next to the root if there
+	// are several.
+	From string `json:"from"`
+}
+
+// EffectiveLimit is a limit in words.
+type EffectiveLimit struct {
+	// Name is the field of Limits, for a map with the key: "quota.pods".
+	Name string `json:"name"`
+	// Value of the limit; of a list its entries, separated by ", ", and "none"
+	// when it allows nothing.
+	Value string `json:"value"`
+	// From are the tenants whose limits make up the value; none for a default.
+	// +optional
+	// +listType=atomic
+	From []string `json:"from,omitempty"`
+}
+
+// EffectiveTemplate is a template, and the tenant that refers to it.
+type EffectiveTemplate struct {
+	TemplateRef `json:",inline"`
+	// From is the tenant that refers to the template, the one next to the root if
+	// there are several.
+	From string `json:"from"`
 }

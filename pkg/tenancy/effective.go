@@ -3,7 +3,6 @@ package tenancy
 import (
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,11 +20,22 @@ type Effective struct {
 	Type api.TenantType
 	// Namespace is the host namespace; empty for a Folder.
 	Namespace string
-	// Members whose role counts in the tenant itself.
+	// Path has the names from the root to the tenant.
+	Path []string
+	// Members whose role counts in the tenant, without scope, those that the root
+	// names first.
 	Members []api.Member
-	Limits  Limits
+	// Templates that apply to the tenant, those that the root names first.
+	Templates []api.EffectiveTemplate
+	Limits    Limits
 	// VirtualCluster is only set for that type.
 	VirtualCluster *VirtualCluster
+
+	// MemberOrigins are the tenants that name Members, by index. LimitOrigins are
+	// those that set a limit, by its name in api.EffectiveLimit; what has none is a
+	// default.
+	MemberOrigins []string
+	LimitOrigins  map[string][]string
 }
 
 // Limits are api.Limits with the defaults filled in.
@@ -35,17 +45,18 @@ type Limits struct {
 	// resource that the quota makes mandatory, and never exceed the quota.
 	ContainerDefaults api.ContainerDefaults
 	PodSecurity       api.PodSecurityLevel
-	// Services are sorted and without repetition.
-	Services       []corev1.ServiceType
+	// Lists are sorted. Services are none when the list is empty.
+	Services []corev1.ServiceType
+	// StorageClasses and IngressClasses are all when the list is empty, and none
+	// when it is api.Nothing.
 	StorageClasses []string
+	IngressClasses []string
 	RuntimeClass   string
 	NodeSelector   map[string]string
-	// What follows is as in api.Limits; lists are sorted, but for those of
-	// structs.
+	// What follows is none when the list is empty.
 	RuntimeClasses            []string
 	PriorityClasses           []string
 	Tolerations               []corev1.Toleration
-	IngressClasses            []string
 	Gateways                  []string
 	Hosts                     []string
 	ServiceAccountAnnotations []string
@@ -105,79 +116,6 @@ func HostNamespace(t *api.Tenant) string {
 		return t.Spec.Namespace
 	}
 	return t.Name
-}
-
-// Of tells what counts for a tenant by its own spec alone. What is invalid is
-// taken as it stands: ask Validate first.
-func Of(t *api.Tenant) Effective {
-	e := Effective{
-		Name:      t.Name,
-		UID:       t.UID,
-		Type:      t.Spec.Type,
-		Namespace: HostNamespace(t),
-		Members:   ownMembers(t.Spec.Members),
-		Limits:    limitsOf(t.Spec.Limits),
-	}
-	if e.Type == "" {
-		e.Type = api.VirtualCluster
-	}
-	if e.Type == api.VirtualCluster {
-		e.VirtualCluster = virtualClusterOf(t.Spec.VirtualCluster)
-	}
-	return e
-}
-
-// ownMembers leaves out those whose role only counts further down.
-func ownMembers(members []api.Member) []api.Member {
-	var own []api.Member
-	for _, member := range members {
-		if member.Scope != "Descendants" {
-			own = append(own, member)
-		}
-	}
-	return own
-}
-
-func limitsOf(l *api.Limits) Limits {
-	if l == nil {
-		l = &api.Limits{}
-	}
-	limits := Limits{
-		Quota:                     l.Quota.DeepCopy(),
-		PodSecurity:               l.PodSecurity,
-		Services:                  slices.Clone(l.Services),
-		StorageClasses:            slices.Clone(l.StorageClasses),
-		RuntimeClass:              l.RuntimeClass,
-		NodeSelector:              maps.Clone(l.NodeSelector),
-		RuntimeClasses:            slices.Sorted(slices.Values(l.RuntimeClasses)),
-		PriorityClasses:           slices.Sorted(slices.Values(l.PriorityClasses)),
-		IngressClasses:            slices.Sorted(slices.Values(l.IngressClasses)),
-		Gateways:                  slices.Sorted(slices.Values(l.Gateways)),
-		Hosts:                     slices.Sorted(slices.Values(l.Hosts)),
-		ServiceAccountAnnotations: slices.Sorted(slices.Values(l.ServiceAccountAnnotations)),
-		Internet:                  true,
-	}
-	for _, toleration := range l.Tolerations {
-		limits.Tolerations = append(limits.Tolerations, *toleration.DeepCopy())
-	}
-	for _, resource := range l.CustomResources {
-		limits.CustomResources = append(limits.CustomResources, *resource.DeepCopy())
-	}
-	if limits.PodSecurity == "" {
-		limits.PodSecurity = api.PodSecurityBaseline
-	}
-	if len(limits.Services) == 0 {
-		limits.Services = []corev1.ServiceType{corev1.ServiceTypeClusterIP}
-	}
-	slices.Sort(limits.Services)
-	limits.Services = slices.Compact(limits.Services)
-	if l.Network != nil {
-		limits.Internet = l.Network.Internet != "Deny"
-		limits.AllowedCIDRs = slices.Clone(l.Network.AllowedCIDRs)
-		slices.Sort(limits.AllowedCIDRs)
-	}
-	limits.ContainerDefaults = containerDefaults(limits.Quota, l.PodDefaults)
-	return limits
 }
 
 // containerDefaults gives a default to every resource of containers that the
@@ -304,30 +242,23 @@ func has(list corev1.ResourceList, name corev1.ResourceName) bool {
 	return ok
 }
 
-// NotApplied names what a spec asks for and this release stores without acting
-// upon it, as paths into the spec.
-func NotApplied(t *api.Tenant) []string {
+// NotApplied names what is asked for and this release stores without acting upon
+// it: of the tenant's own spec as paths into it, and limits from wherever.
+func NotApplied(t *api.Tenant, e Effective) []string {
 	var paths []string
 	note := func(asked bool, path string) {
 		if asked {
 			paths = append(paths, path)
 		}
 	}
-	folder := t.Spec.Type == api.Folder
-	note(t.Spec.Parent != "", "spec.parent")
 	note(len(t.Spec.Templates) > 0, "spec.templates")
-	note(folder && len(t.Spec.Members) > 0, "spec.members")
-	note(folder && t.Spec.Limits != nil, "spec.limits")
-	for _, member := range t.Spec.Members {
-		if !folder && member.Scope == "Descendants" {
-			note(true, "spec.members with scope Descendants")
-			break
-		}
-	}
-	if l := t.Spec.Limits; l != nil && t.Spec.Type == api.Namespace {
-		note(l.RuntimeClass != "", "spec.limits.runtimeClass")
-		note(len(l.NodeSelector) > 0, "spec.limits.nodeSelector")
-		note(len(l.StorageClasses) > 0, "spec.limits.storageClasses")
+	l := e.Limits
+	note(e.Type == api.Folder && t.Spec.Limits != nil && len(t.Spec.Limits.Quota) > 0,
+		"spec.limits.quota over the sum of what is below (it bounds each tenant below)")
+	if e.Type == api.Namespace {
+		note(l.RuntimeClass != "", "limits.runtimeClass")
+		note(len(l.NodeSelector) > 0, "limits.nodeSelector")
+		note(len(l.StorageClasses) > 0, "limits.storageClasses")
 	}
 	return paths
 }

@@ -30,6 +30,8 @@ func TestOfDefaults(t *testing.T) {
 	got := tenancy.Of(asked)
 	want := tenancy.Effective{
 		Name: "acme", UID: "uid", Type: api.VirtualCluster, Namespace: "acme",
+		Path:         []string{"root", "acme"},
+		LimitOrigins: map[string][]string{},
 		Limits: tenancy.Limits{
 			PodSecurity: api.PodSecurityBaseline,
 			Services:    []corev1.ServiceType{corev1.ServiceTypeClusterIP},
@@ -241,15 +243,15 @@ func TestVersions(t *testing.T) {
 
 func TestNotApplied(t *testing.T) {
 	plain := tenant(api.TenantSpec{Type: api.Namespace, Members: []api.Member{{Kind: "User", Name: "x", Role: api.RoleView}}})
-	if got := tenancy.NotApplied(plain); len(got) > 0 {
+	if got := tenancy.NotApplied(plain, tenancy.Of(plain)); len(got) > 0 {
 		t.Errorf("got %v", got)
 	}
 	asked := tenant(api.TenantSpec{
 		Type: api.Namespace, Parent: "company", Templates: []api.TemplateRef{{Name: "t"}},
 		Limits: &api.Limits{RuntimeClass: "gvisor"},
 	})
-	want := []string{"spec.parent", "spec.templates", "spec.limits.runtimeClass"}
-	if diff := cmp.Diff(want, tenancy.NotApplied(asked)); diff != "" {
+	want := []string{"spec.templates", "limits.runtimeClass"}
+	if diff := cmp.Diff(want, tenancy.NotApplied(asked, tenancy.Of(asked))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

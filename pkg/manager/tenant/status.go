@@ -176,7 +176,7 @@ func (s *state) readyMessage() string {
 // noteNotApplied tells what this release stores without acting upon it.
 func (s *state) noteNotApplied() {
 	reason, notes := reasonNotApplied, s.notApplied
-	if paths := tenancy.NotApplied(s.tenant); len(paths) > 0 {
+	if paths := tenancy.NotApplied(s.tenant, s.effective); len(paths) > 0 {
 		if len(notes) == 0 {
 			reason = reasonNotSupported
 		}
