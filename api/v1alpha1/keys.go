@@ -148,6 +148,16 @@ const (
 	RootTenant = "root"
 )
 
+// Verbs on Tenants, beside those that every kind has. The admission policy of the
+// chart asks for them.
+const (
+	// VerbNest is the right to put tenants below one, and to move them away.
+	VerbNest = "nest"
+	// VerbManage is the right to decide about the tenants directly below one: their
+	// limits, their templates, how long they live.
+	VerbManage = "manage"
+)
+
 // Nothing stands alone in a list of limits where an empty one would allow
 // everything, and as the value of what nothing may have. No object of a host
 // has this name.

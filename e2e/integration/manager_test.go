@@ -404,7 +404,6 @@ func TestManager(t *testing.T) {
 	t.Run("NamespaceTenant", func(t *testing.T) { h.t = t; testNamespaceTenant(h) })
 	t.Run("Policies", func(t *testing.T) { h.t = t; testPolicies(h) })
 	t.Run("Deletion", func(t *testing.T) { h.t = t; testDeletion(h) })
-	t.Run("Folder", func(t *testing.T) { h.t = t; testFolder(h) })
 	t.Run("Definitions", func(t *testing.T) { h.t = t; testDefinitions(h) })
 	t.Run("Restart", func(t *testing.T) { h.t = t; testRestart(h) })
 	h.t = t
@@ -1222,36 +1221,6 @@ func testDeletion(h *managedHost) {
 	})
 }
 
-func testFolder(h *managedHost) {
-	t := h.t
-	folder := &api.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "company"}, Spec: api.TenantSpec{Type: api.Folder}}
-	h.create(folder)
-	h.waitForPhase("company", api.PhaseReady)
-	child := namespaceTenant("team")
-	child.Spec.Parent = "company"
-	child.Spec.Templates = []api.TemplateRef{{Name: "baseline"}}
-	h.create(child)
-	h.waitForPhase("team", api.PhaseReady)
-	c := h.waitFor("team", api.ConditionFullyApplied, "NotSupported")
-	for _, path := range []string{"spec.parent", "spec.templates"} {
-		if !strings.Contains(c.Message, path) {
-			t.Errorf("the message does not name %s: %s", path, c.Message)
-		}
-	}
-	if err := h.client.Get(t.Context(), client.ObjectKey{Name: "company"}, &corev1.Namespace{}); !apierrors.IsNotFound(err) {
-		t.Errorf("a folder has a namespace: %v", err)
-	}
-	if err := h.client.Delete(t.Context(), folder); err != nil {
-		t.Fatal(err)
-	}
-	h.eventually("the folder is gone", func(ctx context.Context) error {
-		if err := h.client.Get(ctx, client.ObjectKeyFromObject(folder), folder); !apierrors.IsNotFound(err) {
-			return errors.New("it is there")
-		}
-		return nil
-	})
-}
-
 // testDefinitions holds what the schema of a Tenant refuses by itself.
 func testDefinitions(h *managedHost) {
 	t := h.t
@@ -1264,6 +1233,13 @@ func testDefinitions(h *managedHost) {
 		"a namespace with a control plane":  func(t *api.Tenant) { t.Spec.VirtualCluster = &api.VirtualClusterSpec{} },
 		"an unknown role":                   func(t *api.Tenant) { t.Spec.Members = []api.Member{{Kind: "User", Name: "x", Role: "owner"}} },
 		"a service account in no namespace": func(t *api.Tenant) { t.Spec.Members = []api.Member{{Kind: "ServiceAccount", Name: "x", Role: "edit"}} },
+		"its own parent":                    func(t *api.Tenant) { t.Spec.Parent = t.Name },
+		"a root that is no folder":          func(t *api.Tenant) { t.Name = api.RootTenant },
+		"a root with a parent":              func(t *api.Tenant) { t.Name, t.Spec.Type, t.Spec.Parent = api.RootTenant, api.Folder, "x" },
+		"a root that expires": func(t *api.Tenant) {
+			t.Name, t.Spec.Type, t.Spec.TTL = api.RootTenant, api.Folder, &metav1.Duration{Duration: time.Hour}
+		},
+		"a policy that there is not": func(t *api.Tenant) { t.Spec.DeletionPolicy = "Forget" },
 	}
 	for name, edit := range cases {
 		tenant := namespaceTenant("valid")

@@ -372,7 +372,7 @@ func (o *createOptions) report(tenant *api.Tenant, what string) error {
 // ensure creates the tenant, or finds that it has been created before with the
 // same settings.
 func (o *createOptions) ensure(ctx context.Context, clients *hostClients, tenant *api.Tenant) (_ *api.Tenant, existed bool, _ error) {
-	options := metav1.CreateOptions{FieldManager: "sublet"}
+	options := metav1.CreateOptions{FieldManager: fieldOwner}
 	if o.dryRun == "server" {
 		options.DryRun = []string{metav1.DryRunAll}
 	}

@@ -28,6 +28,7 @@ type deleteOptions struct {
 	*app
 	names          []string
 	yes            bool
+	cascade        bool
 	wait           bool
 	timeout        time.Duration
 	ignoreNotFound bool
@@ -44,7 +45,7 @@ host. Contexts and port-forwards that lead into them go too. On a terminal it as
 first.
 
 Interrupted, the deletion goes on; run again, it goes on waiting.`,
-		Example: examples(a.name, "%[1]s delete acme\n%[1]s delete acme shop --yes"),
+		Example: examples(a.name, "%[1]s delete acme\n%[1]s delete acme shop --yes\n%[1]s delete team1 --cascade"),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("the name of the tenant is missing")
@@ -59,6 +60,7 @@ Interrupted, the deletion goes on; run again, it goes on waiting.`,
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	flags.BoolVar(&o.cascade, "cascade", false, "delete all tenants below, too")
 	flags.BoolVar(&o.wait, "wait", true, "wait until nothing is left on the host")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long to wait")
 	flags.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "a tenant that is not there is as good as deleted")
@@ -100,8 +102,20 @@ func (o *deleteOptions) deleteAll(ctx context.Context, clients *hostClients, pro
 	started := time.Now()
 	for _, tenant := range tenants {
 		progress.Step("tenant %s: asking the host to delete it", tenant.Name)
+		if o.cascade && tenant.Status.Children > 0 && tenant.DeletionTimestamp == nil {
+			patch := map[string]any{
+				"metadata": map[string]any{"uid": tenant.UID},
+				"spec":     map[string]any{"deletionPolicy": api.DeletionCascade},
+			}
+			if _, err := clients.tenants.Patch(ctx, tenant.Name, patch, metav1.PatchOptions{FieldManager: fieldOwner}); err != nil && !apierrors.IsNotFound(err) {
+				return fmt.Errorf("deleting what is below tenant %q: %w", tenant.Name, err)
+			}
+		}
 		err := clients.tenants.Delete(ctx, tenant.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptr.To(tenant.UID)}})
 		if err != nil && !apierrors.IsNotFound(err) {
+			if tenant.Status.Children > 0 && !o.cascade {
+				err = hint(err, "See what is below: %s tree %s. To delete that too, use --cascade.", o.name, tenant.Name)
+			}
 			return fmt.Errorf("deleting tenant %q: %w", tenant.Name, err)
 		}
 	}
@@ -162,6 +176,10 @@ func (o *deleteOptions) waitGone(ctx context.Context, clients *hostClients, prog
 		func(ctx context.Context) (watch.Interface, error) { return clients.tenants.Watch(ctx, tenant.Name) },
 		func(ctx context.Context) (*api.Tenant, error) { return clients.tenants.Get(ctx, tenant.Name) })
 	for c := range changes {
+		if apierrors.IsForbidden(c.err) {
+			// The right to see a tenant goes with the tenant, at the very end.
+			return nil
+		}
 		if c.err != nil {
 			return c.err
 		}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"slices"
@@ -12,13 +13,18 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
 
-const tenantResource = "tenants"
+const (
+	tenantResource = "tenants"
+	// fieldOwner is who the host takes for the owner of the fields set here.
+	fieldOwner = "sublet"
+)
 
 // tenantClient is a typed client for Tenants. It asks for no discovery, which
 // would cost several requests before the first useful one.
@@ -70,6 +76,21 @@ func (c *tenantClient) Create(ctx context.Context, tenant *api.Tenant, options m
 		return nil, err
 	}
 	return withKind(created), nil
+}
+
+// Patch changes a Tenant by a JSON merge patch. A resource version in it makes the
+// host refuse when somebody else was faster.
+func (c *tenantClient) Patch(ctx context.Context, name string, patch any, options metav1.PatchOptions) (*api.Tenant, error) {
+	content, err := json.Marshal(patch)
+	if err != nil {
+		return nil, err
+	}
+	patched := &api.Tenant{}
+	err = c.rest.Patch(types.MergePatchType).Resource(tenantResource).Name(name).VersionedParams(&options, c.params).Body(content).Do(ctx).Into(patched)
+	if err != nil {
+		return nil, err
+	}
+	return withKind(patched), nil
 }
 
 func (c *tenantClient) Delete(ctx context.Context, name string, options metav1.DeleteOptions) error {

@@ -103,26 +103,31 @@ func (o *uninstallOptions) run(ctx context.Context) error {
 // when there are any otherwise.
 func (o *uninstallOptions) removeTenants(ctx context.Context, clients *hostClients, progress *progress) error {
 	list, err := clients.tenants.List(ctx)
-	if notInstalled(err) || err == nil && len(list.Items) == 0 || o.force {
+	if notInstalled(err) || o.force {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	var names []string
-	for _, tenant := range list.Items {
-		names = append(names, tenant.Name)
+	var tenants []*api.Tenant
+	for i := range list.Items {
+		// The root of the tree is of no use to anybody alone, and keeps what was
+		// set there for another installation.
+		if list.Items[i].Name != api.RootTenant {
+			names = append(names, list.Items[i].Name)
+			tenants = append(tenants, &list.Items[i])
+		}
+	}
+	if len(tenants) == 0 {
+		return nil
 	}
 	if !o.cascade {
 		return hint(fmt.Errorf("there are still tenants: %s", quoteList(names, "and")),
 			"Delete them first, or use --cascade to delete them all, or --force to leave them without a manager.")
 	}
 	progress.End()
-	remove := &deleteOptions{app: o.app, yes: o.yes, wait: true, timeout: o.timeout}
-	var tenants []*api.Tenant
-	for i := range list.Items {
-		tenants = append(tenants, &list.Items[i])
-	}
+	remove := &deleteOptions{app: o.app, yes: o.yes, cascade: true, wait: true, timeout: o.timeout}
 	if err := remove.confirm(tenants); err != nil {
 		return err
 	}

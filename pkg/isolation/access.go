@@ -11,17 +11,15 @@ import (
 // role is Kubernetes' own ClusterRole of that name in the tenant's namespace.
 // In a VirtualCluster tenant it is the way to the control plane and the
 // kubeconfig for that role, nothing else: what a member may do inside, the
-// tenant's API decides. In both, every member may read the Tenant itself.
+// tenant's API decides. A Folder has nothing to work in. In each, every member
+// may read the Tenant itself, and an admin may manage it.
 func Access(in Input) []Object {
-	if in.Tenant.Type == api.Folder {
-		return nil
-	}
 	prefix := ""
 	if in.Tenant.Type == api.VirtualCluster {
 		prefix = api.ConnectClusterRolePrefix
 	}
 	var objects []Object
-	var everyone []rbacv1.Subject
+	var everyone, admins []rbacv1.Subject
 	for _, role := range []api.Role{api.RoleAdmin, api.RoleEdit, api.RoleView} {
 		var subjects []rbacv1.Subject
 		for _, member := range in.Tenant.Members {
@@ -30,32 +28,50 @@ func Access(in Input) []Object {
 				everyone = appendNew(everyone, subject(member))
 			}
 		}
-		if len(subjects) > 0 {
+		if role == api.RoleAdmin {
+			admins = subjects
+		}
+		if len(subjects) > 0 && in.Tenant.Type != api.Folder {
 			objects = append(objects, roleBinding(in, "sublet-"+string(role), prefix+string(role), subjects))
 		}
 	}
-	if len(everyone) == 0 {
-		return nil
+	objects = append(objects, tenantRole(in, "", everyone, rbacv1.PolicyRule{
+		APIGroups: []string{api.GroupName}, Resources: []string{"tenants"},
+		ResourceNames: []string{in.Tenant.Name}, Verbs: []string{"get", "list", "watch"},
+	})...)
+	if in.Host.Unguarded {
+		return objects
 	}
-	return append(objects, readTenant(in, everyone)...)
+	return append(objects, tenantRole(in, ":admin", admins,
+		// What of it he may change, and what he may put below it or delete, the
+		// admission policy says.
+		rbacv1.PolicyRule{
+			APIGroups: []string{api.GroupName}, Resources: []string{"tenants"},
+			ResourceNames: []string{in.Tenant.Name}, Verbs: []string{"update", "patch", "delete", api.VerbNest, api.VerbManage},
+		},
+		// A name that is not there yet cannot be in a rule; the admission policy
+		// asks for the verb nest on the parent.
+		rbacv1.PolicyRule{
+			APIGroups: []string{api.GroupName}, Resources: []string{"tenants"}, Verbs: []string{"create"},
+		})...)
 }
 
-// readTenant lets members get this one Tenant. Tenants are cluster-scoped, so
-// the role is too; it names the Tenant.
-func readTenant(in Input, subjects []rbacv1.Subject) []Object {
-	// Cluster-scoped: the owner reference lets the garbage collector take it
-	// away, should the manager be gone.
-	clusterMeta := meta(in, "sublet-tenant-"+in.Tenant.Name)
+// tenantRole gives rights on this one Tenant to subjects, if there are any.
+// Tenants are cluster-scoped, so the role is too; it names the Tenant.
+func tenantRole(in Input, suffix string, subjects []rbacv1.Subject, rules ...rbacv1.PolicyRule) []Object {
+	if len(subjects) == 0 {
+		return nil
+	}
+	// The owner reference lets the garbage collector take it away, should the
+	// manager be gone.
+	clusterMeta := meta(in, "sublet-tenant-"+in.Tenant.Name+suffix)
 	clusterMeta.Namespace = ""
 	clusterMeta.OwnerReferences = []metav1.OwnerReference{Owner(in.Tenant.Name, in.Tenant.UID)}
 	return []Object{
 		&rbacv1.ClusterRole{
 			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},
 			ObjectMeta: clusterMeta,
-			Rules: []rbacv1.PolicyRule{{
-				APIGroups: []string{api.GroupName}, Resources: []string{"tenants"},
-				ResourceNames: []string{in.Tenant.Name}, Verbs: []string{"get"},
-			}},
+			Rules:      rules,
 		},
 		&rbacv1.ClusterRoleBinding{
 			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRoleBinding"},

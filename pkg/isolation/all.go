@@ -28,6 +28,9 @@ type Input struct {
 type Host struct {
 	// SystemNamespace is the manager's.
 	SystemNamespace string
+	// Unguarded says that no admission policy holds what a tenant's admin may
+	// change about it.
+	Unguarded bool
 	// APIServers are the endpoints of the host's API, APIServiceIPs the
 	// addresses of the Service in front of them.
 	APIServers    []Endpoint

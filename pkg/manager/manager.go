@@ -42,6 +42,9 @@ type Options struct {
 	// DeletionGrace is the time that the pods of a deleted tenant get to stop;
 	// a second when zero. Whole seconds count.
 	DeletionGrace time.Duration
+	// Unguarded says that the chart's admission policies are off. Admins of
+	// tenants then get no right to change a Tenant.
+	Unguarded bool
 }
 
 // Requests to the host's API in a second: enough to make some tenants at a time
@@ -152,6 +155,7 @@ func addTenants(ctx context.Context, mgr ctrl.Manager, cfg *rest.Config, o Optio
 		SystemNamespace: o.Namespace,
 		Image:           o.Image,
 		DeletionGrace:   o.DeletionGrace,
+		Unguarded:       o.Unguarded,
 		Now:             time.Now,
 	}
 	return r.SetupWithManager(ctx, mgr, watcher)

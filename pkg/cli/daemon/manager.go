@@ -35,6 +35,7 @@ func newManagerCommand() *cobra.Command {
 	flags.StringVar(&options.MetricsAddress, "metrics-address", "", "where to serve /metrics (default: nowhere)")
 	flags.StringVar(&options.ProbeAddress, "probe-address", "", "where to serve /healthz and /readyz (default: nowhere)")
 	flags.DurationVar(&options.DeletionGrace, "deletion-grace", 0, "time that the pods of a deleted tenant get to stop (default: 1s)")
+	flags.BoolVar(&options.Unguarded, "unguarded", false, "the chart's admission policies are off: give admins of tenants no right to change a Tenant")
 	host.add(cmd)
 	log.add(cmd)
 	return cmd

@@ -22,6 +22,9 @@ type accessPhase struct {
 func (accessPhase) Condition() string { return api.ConditionFenceReady }
 
 func (p accessPhase) Run(ctx context.Context, s *state) error {
+	if b := invalidLimits(s); b != nil {
+		return b
+	}
 	in, err := input(ctx, s, p.host)
 	if err != nil {
 		return err
@@ -34,12 +37,16 @@ func (p accessPhase) Run(ctx context.Context, s *state) error {
 		return err
 	}
 	// The fence has bindings too; they are not this phase's to take away.
-	for _, object := range isolation.Objects(in) {
-		keep = append(keep, object)
+	if s.effective.Type != api.Folder {
+		for _, object := range isolation.Objects(in) {
+			keep = append(keep, object)
+		}
 	}
 	keep = append(keep, access...)
-	if err := prune(ctx, p.client, p.applier, &rbacv1.RoleBindingList{}, s.effective, keep); err != nil {
-		return err
+	if s.effective.Type != api.Folder {
+		if err := prune(ctx, p.client, p.applier, &rbacv1.RoleBindingList{}, s.effective, keep); err != nil {
+			return err
+		}
 	}
 	clusterScoped := s.effective
 	clusterScoped.Namespace = ""

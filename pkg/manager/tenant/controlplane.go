@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -128,6 +129,11 @@ func decideStorage(e tenancy.Effective, classes []storagev1.StorageClass) (virtu
 		return storage, nil
 	}
 	storage.Type = api.StoragePVC
+	if allowed := e.Limits.StorageClasses; want.StorageClass != nil && len(allowed) > 0 && !slices.Contains(allowed, *want.StorageClass) {
+		return virtualcluster.Storage{}, &blocked{reasonNoStorageClass, fmt.Sprintf(
+			"StorageClass %q of the control plane's volume is not among those that the limits of the tenant allow: %s",
+			*want.StorageClass, strings.Join(allowed, ", "))}
+	}
 	names, hasDefault := make([]string, 0, len(classes)), false
 	for i := range classes {
 		names = append(names, classes[i].Name)

@@ -51,9 +51,17 @@ func (r *Reconciler) finalize(ctx context.Context, s *state) (ctrl.Result, error
 	if !controllerutil.ContainsFinalizer(s.tenant, api.FinalizerTenant) {
 		return ctrl.Result{}, nil
 	}
+	waits, err := r.clearBelow(ctx, s)
+	if err != nil {
+		return again(0, errors.Join(err, r.writeDeleting(ctx, s, reasonContentRemaining, err.Error())))
+	}
+	if waits != nil {
+		// The end of each of them wakes this up.
+		return again(0, r.writeDeleting(ctx, s, waits.reason, waits.message))
+	}
 	gone, err := r.takeAway(ctx, s)
 	if err != nil {
-		return again(0, errors.Join(err, r.writeDeleting(ctx, s, err.Error())))
+		return again(0, errors.Join(err, r.writeDeleting(ctx, s, reasonContentRemaining, err.Error())))
 	}
 	if gone {
 		r.finished(s.tenant)
@@ -74,16 +82,25 @@ func (r *Reconciler) finalize(ctx context.Context, s *state) (ctrl.Result, error
 			return ctrl.Result{}, err
 		}
 	}
-	return again(next, r.writeDeleting(ctx, s, waiting))
+	return again(next, r.writeDeleting(ctx, s, reasonContentRemaining, waiting))
 }
 
 // takeAway does the next step and says whether all is gone.
 func (r *Reconciler) takeAway(ctx context.Context, s *state) (gone bool, err error) {
+	// Members go on to see the tenant until it is gone.
+	if err := r.deleteClusterScoped(ctx, s, api.ComponentControlPlane); err != nil {
+		return false, err
+	}
+	gone, err = r.takeNamespaceAway(ctx, s)
+	if gone && err == nil {
+		err = r.deleteClusterScoped(ctx, s, api.ComponentFence)
+	}
+	return gone, err
+}
+
+func (r *Reconciler) takeNamespaceAway(ctx context.Context, s *state) (gone bool, err error) {
 	if s.effective.Type == api.Folder {
 		return true, nil
-	}
-	if err := r.deleteClusterScoped(ctx, s); err != nil {
-		return false, err
 	}
 	namespace := &corev1.Namespace{}
 	// Read live: what the cache does not know yet must be deleted too.
@@ -144,9 +161,9 @@ func (r *Reconciler) busy(ctx context.Context, namespace string) (bool, error) {
 }
 
 // deleteClusterScoped removes what the tenant has outside of its namespace.
-func (r *Reconciler) deleteClusterScoped(ctx context.Context, s *state) error {
+func (r *Reconciler) deleteClusterScoped(ctx context.Context, s *state, component string) error {
 	for _, list := range []client.ObjectList{&rbacv1.ClusterRoleBindingList{}, &rbacv1.ClusterRoleList{}} {
-		if err := r.Client.List(ctx, list, client.MatchingLabels{api.LabelTenant: s.tenant.Name}); err != nil {
+		if err := r.Client.List(ctx, list, client.MatchingLabels{api.LabelTenant: s.tenant.Name, api.LabelComponent: component}); err != nil {
 			return fmt.Errorf("list cluster-scoped objects of tenant %q: %w", s.tenant.Name, err)
 		}
 		items, err := meta.ExtractList(list)
@@ -226,13 +243,13 @@ func (r *Reconciler) waitsFor(ctx context.Context, s *state) (string, error) {
 }
 
 // writeDeleting says that the tenant goes, and what it waits for, if anything.
-func (r *Reconciler) writeDeleting(ctx context.Context, s *state, waiting string) error {
+func (r *Reconciler) writeDeleting(ctx context.Context, s *state, reason, waiting string) error {
 	s.status.Phase = api.PhaseDeleting
 	s.condition(api.ConditionReady, metav1.ConditionFalse, reasonDeleting, "the tenant is being deleted")
 	if waiting == "" {
 		meta.RemoveStatusCondition(&s.status.Conditions, api.ConditionDeletionBlocked)
 	} else {
-		s.condition(api.ConditionDeletionBlocked, metav1.ConditionTrue, reasonContentRemaining, oneLine(waiting))
+		s.condition(api.ConditionDeletionBlocked, metav1.ConditionTrue, reason, oneLine(waiting))
 	}
 	return client.IgnoreNotFound(r.writeStatus(ctx, s))
 }

@@ -3,8 +3,11 @@
 // in conditions what stands in the way; and it takes everything away again.
 //
 //	Reconcile
-//	  ├─ deleted?  finalize       deletion.go, sweep.go
-//	  └─ else, in order, until one is blocked:
+//	  ├─ deleted?  finalize       deletion.go, below.go, sweep.go
+//	  └─ else
+//	     place it in the tree     place.go
+//	     its time is over?        expiry.go
+//	     in order, until one is blocked, and only with a place in the tree:
 //	       namespace              namespace.go
 //	       groundwork             groundwork.go   (VirtualCluster)
 //	       fence                  fence.go

@@ -34,14 +34,14 @@ func (p fencePhase) Run(ctx context.Context, s *state) error {
 	if err != nil {
 		return err
 	}
-	if errs := tenancy.ValidateLimits(s.tenant); len(errs) > 0 {
+	if b := invalidLimits(s); b != nil {
 		// Such a tenant will be corrected, or deleted: then all is to be emptied.
 		for _, object := range isolation.Cleanup(in) {
 			if err := p.applier.Apply(ctx, object); err != nil {
 				return err
 			}
 		}
-		return &blocked{reasonInvalidLimits, sentence(errs)}
+		return b
 	}
 	objects := isolation.Objects(in)
 	want := make([]client.Object, 0, len(objects))
@@ -55,6 +55,23 @@ func (p fencePhase) Run(ctx context.Context, s *state) error {
 		if err := prune(ctx, p.client, p.applier, list, s.effective, want); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// invalidLimits finds limits and members on the way from the root that cannot be
+// applied.
+func invalidLimits(s *state) *blocked {
+	for _, tenant := range s.path {
+		errs := tenancy.ValidateLimits(tenant)
+		if len(errs) == 0 {
+			continue
+		}
+		message := sentence(errs)
+		if tenant.Name != s.tenant.Name {
+			message = fmt.Sprintf("tenant %q, further up, has what cannot be applied, so nothing changes here: %s", tenant.Name, message)
+		}
+		return &blocked{reasonInvalidLimits, message}
 	}
 	return nil
 }
@@ -103,8 +120,11 @@ func kindAndName(object client.Object) string {
 
 // fenced marks the fence as complete. Role bindings are the last part of it.
 func (s *state) fenced() {
-	s.condition(api.ConditionFenceReady, metav1.ConditionTrue, reasonApplied,
-		"quota, limits, network policies and role bindings are in place")
+	message := "quota, limits, network policies and role bindings are in place"
+	if s.effective.Type == api.Folder {
+		message = "the limits can be applied, and members have their rights"
+	}
+	s.condition(api.ConditionFenceReady, metav1.ConditionTrue, reasonApplied, message)
 }
 
 // sentence joins what is wrong with a spec.

@@ -114,14 +114,14 @@ func (p groundworkPhase) keys(ctx context.Context, s *state) (*dueKeys, error) {
 		return nil, fmt.Errorf("read the keys of tenant %q: %w", s.effective.Name, err)
 	}
 	if err == nil && len(due) == 0 {
-		s.requeueAfter = next
+		s.wakeIn(next)
 		return nil, nil
 	}
 	bundle, err := p.bundle(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	s.requeueAfter = clientLifetime / 2
+	s.wakeIn(clientLifetime / 2)
 	return &dueKeys{bundle, due}, nil
 }
 

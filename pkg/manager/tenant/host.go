@@ -46,6 +46,7 @@ func (r *Reconciler) hostOf(ctx context.Context) (isolation.Host, error) {
 	}
 	host := isolation.Host{
 		SystemNamespace: r.SystemNamespace,
+		Unguarded:       r.Unguarded,
 		APIServiceIPs:   serviceIPs,
 		Ranges:          slices.Clone(ranges),
 	}

@@ -38,6 +38,9 @@ type Reconciler struct {
 	Image string
 	// DeletionGrace is the time that pods of a deleted tenant get to stop.
 	DeletionGrace time.Duration
+	// Unguarded says that no admission policy holds what a tenant's admin may
+	// change, so that he gets no right to change a Tenant.
+	Unguarded bool
 	// Now is the clock.
 	Now func() time.Time
 
@@ -58,7 +61,7 @@ type phase interface {
 func (r *Reconciler) phases(t api.TenantType) []phase {
 	switch t {
 	case api.Folder:
-		return nil
+		return []phase{accessPhase{r.Client, r.Applier, r.hostOf}}
 	case api.Namespace:
 		return []phase{
 			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
@@ -86,6 +89,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if lost := r.made.lost(request.Name, tenant.UID); lost != nil {
 		return r.finalizeLost(ctx, lost)
 	}
+	if err != nil && request.Name == api.RootTenant {
+		return ctrl.Result{}, r.EnsureRoot(ctx)
+	}
 	if err != nil {
 		return ctrl.Result{}, nil
 	}
@@ -97,8 +103,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return again(0, err)
 	}
 	r.made.remember(tenant)
-	err = r.gather(ctx, s)
+	err = r.place(ctx, s)
 	if err == nil {
+		var gone bool
+		if gone, err = r.expire(ctx, s); gone {
+			return ctrl.Result{}, nil
+		}
+	}
+	if err == nil {
+		err = r.gather(ctx, s)
+	}
+	if err == nil && s.placed {
 		err = r.runPhases(ctx, s)
 	}
 	if err == nil {
@@ -120,8 +135,12 @@ func again(after time.Duration, err error) (ctrl.Result, error) {
 	return ctrl.Result{RequeueAfter: after}, nil
 }
 
-// ensureFinalizer comes before anything is made on the host.
+// ensureFinalizer comes before anything is made on the host. The root has none:
+// whoever uninstalls Sublet must not wait for a manager that is gone.
 func (r *Reconciler) ensureFinalizer(ctx context.Context, tenant *api.Tenant) error {
+	if tenant.Name == api.RootTenant {
+		return nil
+	}
 	before := tenant.DeepCopy()
 	if !controllerutil.AddFinalizer(tenant, api.FinalizerTenant) {
 		return nil

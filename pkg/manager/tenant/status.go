@@ -21,6 +21,12 @@ import (
 // Reasons of conditions.
 const (
 	reasonReady             = "Ready"
+	reasonPlaced            = "Placed"
+	reasonHasChildren       = "HasChildren"
+	reasonCascading         = "Cascading"
+	reasonScheduled         = "Scheduled"
+	reasonExpiring          = "Expiring"
+	reasonExpired           = "Expired"
 	reasonApplied           = "Applied"
 	reasonWaiting           = "Waiting"
 	reasonError             = "Error"
@@ -51,6 +57,10 @@ type state struct {
 	effective tenancy.Effective
 	now       time.Time
 
+	// placed says that the root is reached; path is the way from there to the
+	// tenant. Until then effective is as if the tenant were directly below it.
+	placed bool
+	path   []*api.Tenant
 	// newNamespace says that the namespace was made just now, and is empty.
 	newNamespace bool
 	// What there is of a control plane; nil when there is none.
@@ -115,11 +125,11 @@ func (s *state) fail(kind string, err error) {
 func needed(t api.TenantType) []string {
 	switch t {
 	case api.Folder:
-		return nil
+		return []string{api.ConditionPlaced, api.ConditionFenceReady}
 	case api.Namespace:
-		return []string{api.ConditionNamespaceReady, api.ConditionFenceReady}
+		return []string{api.ConditionPlaced, api.ConditionNamespaceReady, api.ConditionFenceReady}
 	default:
-		return []string{api.ConditionNamespaceReady, api.ConditionFenceReady, api.ConditionControlPlaneReady}
+		return []string{api.ConditionPlaced, api.ConditionNamespaceReady, api.ConditionFenceReady, api.ConditionControlPlaneReady}
 	}
 }
 
@@ -165,7 +175,7 @@ func (s *state) summarize(err error) {
 func (s *state) readyMessage() string {
 	switch s.effective.Type {
 	case api.Folder:
-		return "a folder has nothing on the host"
+		return "tenants can be made below it"
 	case api.Namespace:
 		return fmt.Sprintf("use it with: kubectl --namespace %s", s.effective.Namespace)
 	default:
@@ -207,14 +217,27 @@ func (r *Reconciler) writeStatus(ctx context.Context, s *state) error {
 func (r *Reconciler) record(s *state) {
 	before := meta.FindStatusCondition(s.tenant.Status.Conditions, api.ConditionReady)
 	after := meta.FindStatusCondition(s.status.Conditions, api.ConditionReady)
-	if r.Recorder == nil || after == nil || (before != nil && before.Reason == after.Reason) {
+	if after == nil || (before != nil && before.Reason == after.Reason) {
 		return
 	}
 	kind := corev1.EventTypeNormal
 	if s.status.Phase == api.PhaseDegraded || s.status.Phase == api.PhasePending {
 		kind = corev1.EventTypeWarning
 	}
-	r.Recorder.Eventf(s.tenant, nil, kind, after.Reason, "Reconcile", "%s", after.Message)
+	r.event(s, kind, after.Reason, after.Message)
+}
+
+func (r *Reconciler) event(s *state, kind, reason, message string) {
+	if r.Recorder != nil {
+		r.Recorder.Eventf(s.tenant, nil, kind, reason, "Reconcile", "%s", message)
+	}
+}
+
+// wakeIn has the tenant looked at again after a time, or sooner.
+func (s *state) wakeIn(d time.Duration) {
+	if s.requeueAfter == 0 || d < s.requeueAfter {
+		s.requeueAfter = d
+	}
 }
 
 // oneLine keeps a condition readable in a table.

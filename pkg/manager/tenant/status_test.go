@@ -27,7 +27,7 @@ func TestSummarize(t *testing.T) {
 		reason string
 	}{
 		"new": {
-			make: func(*state) {}, phase: api.PhaseProvisioning, ready: metav1.ConditionFalse, reason: reasonWaiting,
+			make: func(s *state) { s.status.Conditions = nil }, phase: api.PhaseProvisioning, ready: metav1.ConditionFalse, reason: reasonWaiting,
 		},
 		"starting": {
 			make: func(s *state) {
@@ -85,6 +85,7 @@ func TestSummarize(t *testing.T) {
 			tenant.Generation = 7
 			tenant.Status.Phase = c.was
 			s := newState(tenant, time.Now())
+			yes(s, api.ConditionPlaced)
 			c.make(s)
 			s.summarize(c.err)
 			ready := meta.FindStatusCondition(s.status.Conditions, api.ConditionReady)

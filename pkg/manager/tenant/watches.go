@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -10,10 +11,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -33,8 +36,12 @@ import (
 // waits for the API server most of the time.
 const concurrency = 8
 
-// indexNamespace finds Tenants by their host namespace.
-const indexNamespace = "hostNamespace"
+// indexNamespace finds Tenants by their host namespace, indexParent by the name
+// of the one above.
+const (
+	indexNamespace = "hostNamespace"
+	indexParent    = "parent"
+)
 
 // generated are the kinds of the objects that the manager writes.
 func generated() []client.Object {
@@ -116,12 +123,25 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.Tenant{}, indexNamespace, index); err != nil {
 		return err
 	}
+	parentOf := func(object client.Object) []string {
+		if tenant, ok := object.(*api.Tenant); ok && tenancy.Parent(tenant) != "" {
+			return []string{tenancy.Parent(tenant)}
+		}
+		return nil
+	}
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.Tenant{}, indexParent, parentOf); err != nil {
+		return err
+	}
+	if err := mgr.Add(rootMaker{r}); err != nil {
+		return err
+	}
 	byLabel := handler.EnqueueRequestsFromMapFunc(tenantOf)
 	virtual := handler.EnqueueRequestsFromMapFunc(r.allVirtualClusters)
 	every := handler.EnqueueRequestsFromMapFunc(r.allTenants)
 	b := ctrl.NewControllerManagedBy(mgr).
 		Named("tenant").
 		For(&api.Tenant{}).
+		Watches(&api.Tenant{}, r.relatives()).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace)).
 		Watches(&corev1.Pod{}, byLabel).
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
@@ -135,6 +155,97 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 		b = b.Watches(kind, byLabel)
 	}
 	return b.Complete(r)
+}
+
+// relatives finds the tenants that a change of another one is about: the one
+// above, which counts those below it and may wait for them to go, and all below,
+// for whom it counts. The
+// status of a tenant counts for nobody but where it says which parent it has.
+func (r *Reconciler) relatives() handler.EventHandler {
+	enqueue := func(queue workqueue.TypedRateLimitingInterface[reconcile.Request], names ...string) {
+		for _, request := range requests(names...) {
+			queue.Add(request)
+		}
+	}
+	all := func(ctx context.Context, object client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+		if tenant, ok := object.(*api.Tenant); ok {
+			enqueue(queue, above(tenant)...)
+			enqueue(queue, r.below(ctx, tenant.Name)...)
+		}
+	}
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			all(ctx, e.Object, queue)
+		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			all(ctx, e.Object, queue)
+		},
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			before, ok1 := e.ObjectOld.(*api.Tenant)
+			after, ok2 := e.ObjectNew.(*api.Tenant)
+			if !ok1 || !ok2 || !countsForOthers(before, after) {
+				return
+			}
+			// Of the two parents, if there are two.
+			enqueue(queue, above(before)...)
+			enqueue(queue, above(after)...)
+			enqueue(queue, r.below(ctx, after.Name)...)
+		},
+	}
+}
+
+// countsForOthers says whether a change of a tenant may matter to those below.
+func countsForOthers(before, after *api.Tenant) bool {
+	return before.UID != after.UID || before.Generation != after.Generation ||
+		before.DeletionTimestamp.IsZero() != after.DeletionTimestamp.IsZero() ||
+		before.Annotations[api.AnnotationAcceptParent] != after.Annotations[api.AnnotationAcceptParent] ||
+		!equality.Semantic.DeepEqual(before.Status.Parent, after.Status.Parent)
+}
+
+func above(tenant *api.Tenant) []string {
+	if parent := tenancy.Parent(tenant); parent != "" {
+		return []string{parent}
+	}
+	return nil
+}
+
+// below are the names of all tenants below one, each once, even in a ring.
+func (r *Reconciler) below(ctx context.Context, name string) []string {
+	var names []string
+	seen := map[string]bool{name: true}
+	for next := []string{name}; len(next) > 0; next = next[1:] {
+		children, err := r.children(ctx, next[0])
+		if err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Cannot find the tenants below", "tenant", name)
+			return names
+		}
+		for i := range children {
+			if child := children[i].Name; !seen[child] {
+				seen[child] = true
+				names, next = append(names, child), append(next, child)
+			}
+		}
+	}
+	return names
+}
+
+// rootMaker makes the root of the tree when the manager starts.
+type rootMaker struct{ *Reconciler }
+
+// Start implements manager.Runnable; it begins when the manager leads.
+func (m rootMaker) Start(ctx context.Context) error {
+	for {
+		err := m.EnsureRoot(ctx)
+		if err == nil {
+			return nil
+		}
+		ctrl.LoggerFrom(ctx).Error(err, "Cannot make the root of the tree yet, will try again")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(soon):
+		}
+	}
 }
 
 // tenantOf reads the tenant off an object of ours.
