@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/storage/names"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corev1conversion "k8s.io/kubernetes/pkg/apis/core/v1"
 )
@@ -63,11 +64,15 @@ func (p servicePlugin) Admit(ctx context.Context, a admission.Attributes, _ admi
 		return nil
 	}
 
+	if a.GetOperation() == admission.Create && service.Name == "" && service.GenerateName != "" {
+		// Storage would do it, after the host had to know the name.
+		service.Name = names.SimpleNameGenerator.GenerateName(service.GenerateName)
+	}
 	wanted, err := toVersioned(service)
 	if err != nil {
 		return err
 	}
-	// Generated names and the namespace are set after admission on some paths.
+	// The namespace is set after admission on some paths.
 	wanted.Namespace = a.GetNamespace()
 	if wanted.Name == "" {
 		wanted.Name = a.GetName()

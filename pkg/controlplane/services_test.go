@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -40,6 +41,20 @@ func (r *recordingAllocator) AllocateService(_ context.Context, svc, old *corev1
 	// Nothing else of it may get into the Service.
 	svc.Labels = map[string]string{"from": "the host"}
 	return nil
+}
+
+// TestGeneratedName: the host knows a Service by the name that is stored.
+func TestGeneratedName(t *testing.T) {
+	allocator := &recordingAllocator{}
+	object := &core.Service{ObjectMeta: metav1.ObjectMeta{GenerateName: "web-"}}
+	attributes := admission.NewAttributesRecord(object, nil, core.Kind("Service").WithVersion("v1"), "shop", "",
+		schema.GroupVersionResource{Version: "v1", Resource: "services"}, "", admission.Create, nil, false, nil)
+	if err := (servicePlugin{allocator: allocator}).Admit(t.Context(), attributes, nil); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(object.Name, "web-") || object.Name == "web-" || allocator.name != "shop/"+object.Name {
+		t.Errorf("the Service is %q, and the allocator was asked for %q", object.Name, allocator.name)
+	}
 }
 
 func TestServicePlugin(t *testing.T) {

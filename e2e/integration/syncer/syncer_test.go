@@ -401,6 +401,20 @@ func (p *planes) testServices(t *testing.T) {
 		return s.Annotations[api.AnnotationVirtualUID] == string(made.UID)
 	})
 
+	// Two with names that the API server makes up.
+	for range 2 {
+		generated, err := services.Create(ctx, &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{GenerateName: "made-up-"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, err := p.host.CoreV1().Services(hostNamespace).Get(ctx, translate.HostName(space, generated.Name), metav1.GetOptions{})
+		if err != nil || host.Spec.ClusterIP != generated.Spec.ClusterIP {
+			t.Errorf("the Service %s has %s, its host Service %v (%v)", generated.Name, generated.Spec.ClusterIP, host.Spec.ClusterIP, err)
+		}
+	}
+
 	data, patchType := patch(`{"spec":{"type":"NodePort"}}`)
 	changed, err := services.Patch(ctx, "web", patchType, data, metav1.PatchOptions{})
 	if err != nil {
