@@ -1,9 +1,9 @@
 // Package dns is a tenant's cluster DNS: CoreDNS with its kubernetes, cache and
 // forward plugins, as a library in the tenant's process.
 //
-//	query ─► errors ─► kubernetes ─► fence ─► cache ─► forward
-//	                   the tenant's  others'           the host's DNS
-//	                   names         names end here
+//	query ─► errors ─► ownname ─► kubernetes ─► fence ─► cache ─► forward
+//	                   a pod's    the tenant's  others'           the host's DNS
+//	                   own name   names         names end here
 //
 // CoreDNS is usually started by caddy, which keeps its instances, signals and
 // reloads for the whole process. Here the same plugins are put together
@@ -25,7 +25,9 @@ import (
 	_ "github.com/coredns/coredns/plugin/errors" // the directive errors
 	"github.com/coredns/coredns/plugin/forward"
 	"github.com/coredns/coredns/plugin/kubernetes"
+	"github.com/miekg/dns"
 	"k8s.io/apimachinery/pkg/runtime"
+	clientset "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -85,6 +87,7 @@ func serve(ctx context.Context, o Options, tcp net.Listener, udp net.PacketConn)
 	for _, add := range []func() error{
 		// Without it failures are silent; with more a broken upstream floods the log.
 		func() error { return chain.directive("errors {\n consolidate 1m .* warning\n}") },
+		func() error { return chain.ownName(o) },
 		func() error { return chain.kubernetes(ctx, o) },
 		func() error {
 			domains := hostDomains(o.Upstreams)
@@ -185,6 +188,20 @@ func (c *chain) forward(o Options) error {
 			return f
 		})
 	}
+	return nil
+}
+
+func (c *chain) ownName(o Options) error {
+	config := rest.CopyConfig(o.Config)
+	config.QPS = -1
+	client, err := clientset.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	zone := dns.CanonicalName("svc." + o.ClusterDomain)
+	c.config.AddPlugin(func(next plugin.Handler) plugin.Handler {
+		return &ownName{next: next, zone: zone, pods: client}
+	})
 	return nil
 }
 

@@ -53,11 +53,25 @@ func testAPI(t *testing.T, clusterIP string) *rest.Config {
 			}},
 		},
 	}
+	pods := []corev1.Pod{
+		// Tests ask from this address.
+		{ObjectMeta: meta("asker"), Spec: corev1.PodSpec{Hostname: "me", Subdomain: "private"}, Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "127.0.0.1"}, {IP: "fd00::7"}}}},
+		{ObjectMeta: meta("neighbour"), Spec: corev1.PodSpec{Subdomain: "private"}, Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "127.0.0.1"}}}},
+		{ObjectMeta: meta("other"), Spec: corev1.PodSpec{Hostname: "other", Subdomain: "private"}, Status: corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: "10.244.0.9"}}}},
+	}
 	stop := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		list, ok := lists[r.URL.Path]
 		switch {
+		case r.URL.Path == "/api/v1/namespaces/shop/pods":
+			list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}}
+			for _, pod := range pods {
+				if r.URL.Query().Get("fieldSelector") == "status.podIP="+pod.Status.PodIPs[0].IP {
+					list.Items = append(list.Items, pod)
+				}
+			}
+			_ = json.NewEncoder(w).Encode(list)
 		case !ok:
 			w.WriteHeader(http.StatusNotFound)
 		case r.URL.Query().Get("sendInitialEvents") == "true":
@@ -185,6 +199,14 @@ func TestRecords(t *testing.T) {
 		"ExternalName is followed":       {"outside.shop.svc.cluster.local.", dns.TypeA, []string{"db.example.com. 60 IN A 192.0.2.1", "outside.shop.svc.cluster.local. 30 IN CNAME db.example.com."}},
 		"reverse of a Service":           {"42.0.96.10.in-addr.arpa.", dns.TypePTR, []string{"42.0.96.10.in-addr.arpa. 30 IN PTR web.shop.svc.cluster.local."}},
 		"reverse of a pod":               {"7.0.244.10.in-addr.arpa.", dns.TypePTR, []string{"7.0.244.10.in-addr.arpa. 30 IN PTR web-0.peers.shop.svc.cluster.local."}},
+		"a pod's own name":               {"me.private.shop.svc.cluster.local.", dns.TypeA, []string{"me.private.shop.svc.cluster.local. 30 IN A 127.0.0.1"}},
+		"a pod's own name, IPv6":         {"me.private.shop.svc.cluster.local.", dns.TypeAAAA, []string{"me.private.shop.svc.cluster.local. 30 IN AAAA fd00::7"}},
+		"own name, from the pod's name":  {"neighbour.private.shop.svc.cluster.local.", dns.TypeA, []string{"neighbour.private.shop.svc.cluster.local. 30 IN A 127.0.0.1"}},
+		"own name, no address of a kind": {"neighbour.private.shop.svc.cluster.local.", dns.TypeAAAA, []string{}},
+		"own name, in capitals":          {"Me.Private.Shop.svc.cluster.local.", dns.TypeA, []string{"Me.Private.Shop.svc.cluster.local. 30 IN A 127.0.0.1"}},
+		"another pod's own name":         {"other.private.shop.svc.cluster.local.", dns.TypeA, []string{"NXDOMAIN"}},
+		"own name, another namespace":    {"me.private.bank.svc.cluster.local.", dns.TypeA, []string{"NXDOMAIN"}},
+		"own name, another kind":         {"me.private.shop.svc.cluster.local.", dns.TypeMX, []string{"NXDOMAIN"}},
 		"unknown Service":                {"nothing.shop.svc.cluster.local.", dns.TypeA, []string{"NXDOMAIN"}},
 		"another tenant's address":       {"9.0.244.10.in-addr.arpa.", dns.TypePTR, []string{"NXDOMAIN"}},
 		"another tenant's IPv6 address":  {"2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.", dns.TypePTR, []string{"NXDOMAIN"}},
