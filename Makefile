@@ -74,6 +74,20 @@ tools: .cache/bin/kubectl .cache/bin/helm ## kubectl and helm, of the versions i
 	@echo "building helm"
 	@$(GO_BUILD) -o $@ helm.sh/helm/v3/cmd/helm
 
+.PHONY: conformance-tools
+conformance-tools: .cache/bin/conformance .cache/bin/e2e.test .cache/bin/ginkgo
+
+.PHONY: .cache/bin/conformance
+.cache/bin/conformance:
+	@$(GO_BUILD) -o $@ ./hack/conformance
+
+.cache/bin/e2e.test: go.mod
+	@echo "building Kubernetes' own tests (the first time about seven minutes on 2 cores)"
+	@go test -c -ldflags '$(LDFLAGS)' -o $@ k8s.io/kubernetes/test/e2e
+
+.cache/bin/ginkgo: go.mod
+	@$(GO_BUILD) -o $@ github.com/onsi/ginkgo/v2/ginkgo
+
 .PHONY: clean
 clean: down ## the local host, everything built and every cache of this checkout
 	@rm -rf bin .cache bench/out
@@ -113,7 +127,7 @@ test-integration: ## our own control plane, in process, as host and as tenant
 	@go test -count=1 -p 1 -timeout 20m ./pkg/controlplane/... ./e2e/integration/...
 
 .PHONY: e2e
-e2e: build tools $(HOST) ## the built binaries on a real node (Linux, root)
+e2e: build tools conformance-tools $(HOST) ## the built binaries on a real node (Linux, root)
 	@go test -count=1 -timeout 30m ./e2e
 
 SKEW_VERSIONS ?= v1.33.13
@@ -124,6 +138,29 @@ skew: ## tenants on hosts of older releases (SKEW_VERSIONS="v1.33.13 ..."), whic
 		nice go run ./hack/skew -version $$version -dir .cache/skew/$$version; \
 		SUBLET_SKEW_HOST=$(CURDIR)/.cache/skew/$$version SUBLET_SKEW_TENANT= go test -count=1 -run TestSkew ./e2e/integration/skew; \
 	done
+
+# Given to make conformance; TENANT= (empty) is the bare local host.
+TENANT ?= conformance
+FOCUS ?=
+SKIP ?=
+LABELS ?= Conformance
+PROCS ?= 4
+SPECS ?=
+FAILED ?=
+KEEP ?=
+
+.PHONY: conformance
+conformance: export CONFORMANCE_FOCUS := $(value FOCUS)
+conformance: export CONFORMANCE_SKIP := $(value SKIP)
+conformance: export CONFORMANCE_LABELS := $(value LABELS)
+conformance: build tools conformance-tools $(HOST) ## Kubernetes' own suite in a tenant (TENANT= for the bare host; FOCUS, SKIP, LABELS, PROCS, SPECS, FAILED=1, KEEP=1)
+	@.cache/bin/conformance -tenant '$(TENANT)' -procs $(PROCS) -specs '$(SPECS)' \
+		-focus "$$CONFORMANCE_FOCUS" -skip "$$CONFORMANCE_SKIP" -labels "$$CONFORMANCE_LABELS" \
+		$(if $(FAILED),-failed) $(if $(KEEP),-keep)
+
+.PHONY: conformance-page
+conformance-page: .cache/bin/conformance ## render the last reports of tenant and bare host as docs/conformance.md
+	@.cache/bin/conformance -page docs/conformance.md
 
 .PHONY: bench
 bench: build tools up ## measure the budgets; JSON under bench/out, a table in docs/performance.md
