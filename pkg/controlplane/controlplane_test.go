@@ -25,6 +25,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -202,6 +203,31 @@ func TestTwoInOneProcess(t *testing.T) {
 	t.Run("Version", func(t *testing.T) { testVersion(t, one) })
 	t.Run("Certificates", func(t *testing.T) { testCertificates(t, one) })
 	t.Run("Seed", func(t *testing.T) { testSeed(t, two) })
+	t.Run("Protected", func(t *testing.T) { testProtected(t, two) })
+}
+
+// testProtected deletes an object to which the API server gives a finalizer: a
+// controller has to take it away.
+func testProtected(t *testing.T, p *plane) {
+	ctx := t.Context()
+	classes := p.client.StorageV1().VolumeAttributesClasses()
+	made, err := classes.Create(ctx, &storagev1.VolumeAttributesClass{
+		ObjectMeta: metav1.ObjectMeta{Name: "fast"},
+		DriverName: "csi.example.com",
+		Parameters: map[string]string{"iops": "1000"},
+	}, metav1.CreateOptions{})
+	must(t, "creating a class", err)
+	if len(made.Finalizers) == 0 {
+		t.Fatal("the class has no finalizer, so that its deletion shows nothing")
+	}
+	must(t, "deleting a class", classes.Delete(ctx, "fast", metav1.DeleteOptions{}))
+	eventually(t, "end of a class", func(ctx context.Context) error {
+		_, err := classes.Get(ctx, "fast", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("it is still there: %v", err)
+	})
 }
 
 func testWorkloads(t *testing.T, p *plane) {
