@@ -52,6 +52,11 @@ in a tenant on the local host, and on the bare local host itself, so that a fail
 the other. There are %d conformance specs.
 
 `, len(p.catalog))
+	if len(p.sides()) == 0 {
+		b.WriteString("There is no report yet.\n\n")
+		p.howTo(&b)
+		return b.String()
+	}
 	p.sums(&b)
 	p.howTo(&b)
 	p.failures(&b)
@@ -120,7 +125,6 @@ On Linux as root; what it needs is built first. Each run writes a report, JUnit 
 | ` + "`make conformance FOCUS=sig-network SKIP=NodePort PROCS=8`" + ` | a part, by regular expressions over the specs' names |
 | ` + "`make conformance LABELS= FOCUS='NetworkPolicy between server and client'`" + ` | specs that are not conformance |
 | ` + "`make conformance FAILED=1`" + ` | what failed in the last report, once more |
-| ` + "`make e2e`" + ` | among other tests, a subset of the suite that covers all areas |
 
 `)
 }

@@ -51,6 +51,14 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestPageWithoutReports must not read as if nothing failed.
+func TestPageWithoutReports(t *testing.T) {
+	got := page{catalog: []string{"a"}}.render()
+	if !strings.Contains(got, "There is no report yet.") || strings.Contains(got, "## Failures") {
+		t.Errorf("the page says:\n%s", got)
+	}
+}
+
 func TestReasons(t *testing.T) {
 	cases := map[string]struct {
 		content string

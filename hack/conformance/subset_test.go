@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestSubset: the subset that make e2e runs is of conformance specs that there
+// TestSubset: the subset is of conformance specs that there
 // are in this Kubernetes, and leaves out no area.
 func TestSubset(t *testing.T) {
 	content, err := os.ReadFile("subset.txt")
