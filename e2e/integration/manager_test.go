@@ -511,6 +511,17 @@ func testVirtualCluster(h *managedHost) {
 			}
 		}
 	})
+	t.Run("the control plane may follow its configuration, and only that of its own", func(t *testing.T) {
+		syncer := h.as("system:serviceaccount:acme:"+api.ControlPlaneName, "system:serviceaccounts", "system:serviceaccounts:acme")
+		one := client.MatchingFields{"metadata.name": api.ControlPlaneName}
+		list := &corev1.ConfigMapList{}
+		if err := syncer.List(t.Context(), list, client.InNamespace("acme"), one); err != nil || len(list.Items) != 1 {
+			t.Errorf("its own: %d, %v", len(list.Items), err)
+		}
+		if err := syncer.List(t.Context(), list, client.InNamespace("default"), one); !apierrors.IsForbidden(err) {
+			t.Errorf("another's: %v", err)
+		}
+	})
 	t.Run("members come and go without a restart", func(t *testing.T) {
 		uid := h.pod("acme").UID
 		h.change("acme", func(s *api.TenantSpec) {

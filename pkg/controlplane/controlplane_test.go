@@ -485,6 +485,17 @@ func testMembers(t *testing.T, p *plane) {
 	if len(bindings.Items) != 4 {
 		t.Errorf("%d bindings, want those of three groups and one role", len(bindings.Items))
 	}
+	uid := func() string {
+		binding, err := p.client.RbacV1().ClusterRoleBindings().Get(ctx, "sublet:members:edit", metav1.GetOptions{})
+		must(t, "reading a binding", err)
+		return string(binding.UID)
+	}
+	before := uid()
+	must(t, "adding a member", p.SetMembers(ctx, []Binding{{Kind: "User", Name: "bob", Role: api.RoleEdit}, {Kind: "User", Name: "eve", Role: api.RoleEdit}}))
+	check("eve", nil, "delete", true)
+	if uid() != before {
+		t.Error("the binding was made anew: bob had no rights for a moment")
+	}
 }
 
 func testPodSecurity(t *testing.T, baseline, privileged *plane) {

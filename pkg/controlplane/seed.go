@@ -279,6 +279,14 @@ func reconcileMembers(ctx context.Context, config *restclient.Config, profile Pr
 			equality.Semantic.DeepEqual(current.RoleRef, wanted.RoleRef) && equality.Semantic.DeepEqual(current.Labels, wanted.Labels) {
 			continue
 		}
+		if ok && equality.Semantic.DeepEqual(current.RoleRef, wanted.RoleRef) {
+			// In place: those who stay lose nothing when somebody comes or goes.
+			current.Subjects, current.Labels = wanted.Subjects, wanted.Labels
+			if _, err := bindings.Update(ctx, &current, metav1.UpdateOptions{}); err != nil {
+				return fmt.Errorf("changing the binding %q: %w", wanted.Name, err)
+			}
+			continue
+		}
 		// A RoleRef cannot be changed, and a binding of that name may lack the
 		// label, so it is made anew.
 		if err := bindings.Delete(ctx, wanted.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {

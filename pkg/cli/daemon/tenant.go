@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,13 +81,18 @@ the kubelets of its virtual nodes, and the syncer, in one process.`,
 // loadConfig reads what the manager says, and refuses what it does not know: a
 // setting that has no effect would be worse than none.
 func loadConfig(file string) (api.ControlPlaneConfig, error) {
-	var config api.ControlPlaneConfig
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return config, fmt.Errorf("reading the configuration of the control plane: %w", err)
+		return api.ControlPlaneConfig{}, fmt.Errorf("reading the configuration of the control plane: %w", err)
 	}
+	return parseConfig(content, file)
+}
+
+// parseConfig reads a configuration; source says where it is from.
+func parseConfig(content []byte, source string) (api.ControlPlaneConfig, error) {
+	var config api.ControlPlaneConfig
 	if err := yaml.UnmarshalStrict(content, &config); err != nil {
-		return config, fmt.Errorf("reading the configuration of the control plane, %s: %w; the manager and this image must be of one release (%s)", file, err, version.Get().Version)
+		return config, fmt.Errorf("reading the configuration of the control plane, %s: %w; the manager and this image must be of one release (%s)", source, err, version.Get().Version)
 	}
 	return config, nil
 }
@@ -145,6 +148,10 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 		return err
 	}
 
+	hostClient, err := t.hostClient()
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	// The API server may dial a kubelet, and asks for addresses of Services,
 	// before it is ready.
@@ -160,7 +167,11 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 	group.Go(t.plane.Wait)
 	group.Go(func() error { return essential(ctx, "syncer", t.syncer.Run) })
 	group.Go(func() error { return essential(ctx, "DNS", t.runDNS) })
-	group.Go(func() error { return t.followMembers(ctx) })
+	group.Go(func() error {
+		return followMembers(ctx, hostClient, config, func(ctx context.Context, members []api.Member) error {
+			return t.plane.SetMembers(ctx, bindings(members))
+		})
+	})
 	group.Go(func() error {
 		if t.waitReady(ctx) {
 			controlplane.Tune()
@@ -276,40 +287,6 @@ func bindings(members []api.Member) []controlplane.Binding {
 		}
 	}
 	return list
-}
-
-// followMembers takes over members that the manager writes into the
-// configuration. All else in it comes with a new pod.
-func (t *tenant) followMembers(ctx context.Context) error {
-	members := t.config.Members
-	ticker := time.NewTicker(10 * time.Second) // a kubelet takes longer to bring a new file
-	defer ticker.Stop()
-	var seen fs.FileInfo
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-		info, err := os.Stat(t.options.configFile)
-		if err != nil || seen != nil && info.ModTime().Equal(seen.ModTime()) && info.Size() == seen.Size() {
-			continue
-		}
-		config, err := loadConfig(t.options.configFile)
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "Cannot follow the members")
-			seen = info
-			continue
-		}
-		if !slices.Equal(config.Members, members) {
-			if err := t.plane.SetMembers(ctx, bindings(config.Members)); err != nil {
-				klog.FromContext(ctx).Error(err, "Cannot bind the members, will try again")
-				continue
-			}
-			members = config.Members
-		}
-		seen = info
-	}
 }
 
 // runDNS serves the tenant's names.
