@@ -55,12 +55,22 @@ func load(t *testing.T) *chart.Chart {
 	return loaded
 }
 
-// render is what helm would install, without the notes, ordered by file.
-func render(t *testing.T, values map[string]any) (manifests, notes string) {
+// newHost is a version of Kubernetes that has all that the chart makes use of.
+const newHost = "v1.36.0"
+
+func capabilities(version string) *chartutil.Capabilities {
+	capabilities := chartutil.DefaultCapabilities.Copy()
+	capabilities.KubeVersion.Version = version
+	return capabilities
+}
+
+// render is what helm would install on a host of this version, without the
+// notes, ordered by file.
+func render(t *testing.T, version string, values map[string]any) (manifests, notes string) {
 	t.Helper()
 	loaded := load(t)
 	release := chartutil.ReleaseOptions{Name: "sublet", Namespace: "sublet-system", IsInstall: true, Revision: 1}
-	all, err := chartutil.ToRenderValues(loaded, values, release, chartutil.DefaultCapabilities)
+	all, err := chartutil.ToRenderValues(loaded, values, release, capabilities(version))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +139,7 @@ func withoutComments(document []byte) []byte {
 }
 
 func TestGolden(t *testing.T) {
-	manifests, _ := render(t, nil)
+	manifests, _ := render(t, newHost, nil)
 	// The CustomResourceDefinitions are generated and checked by their own pair.
 	var parts []string
 	for _, part := range strings.Split(manifests, "---\n# Source: ") {
@@ -167,6 +177,7 @@ func TestDecodesStrictly(t *testing.T) {
 				"affinity":       map[string]any{"nodeAffinity": map[string]any{}},
 			},
 			"metrics": map[string]any{"service": map[string]any{"annotations": map[string]any{"c": "d"}}},
+			"ingress": map[string]any{"namespaces": []any{"ingress-nginx", "gateways"}},
 		},
 		"everything off": {
 			"admissionPolicies": map[string]any{"enabled": false},
@@ -176,12 +187,14 @@ func TestDecodesStrictly(t *testing.T) {
 	}
 	for name, values := range cases {
 		t.Run(name, func(t *testing.T) {
-			manifests, notes := render(t, values)
-			if objects := decode(t, manifests); len(objects) < 10 {
-				t.Errorf("got %d objects only", len(objects))
-			}
-			if !strings.Contains(notes, "sublet create") {
-				t.Errorf("the notes do not say how to go on:\n%s", notes)
+			for _, version := range []string{"v1.30.0", newHost} {
+				manifests, notes := render(t, version, values)
+				if objects := decode(t, manifests); len(objects) < 10 {
+					t.Errorf("got %d objects only", len(objects))
+				}
+				if !strings.Contains(notes, "sublet create") {
+					t.Errorf("the notes do not say how to go on:\n%s", notes)
+				}
 			}
 		})
 	}
@@ -198,7 +211,7 @@ func TestValuesSchema(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			loaded := load(t)
 			release := chartutil.ReleaseOptions{Name: "sublet", Namespace: "sublet-system"}
-			if _, err := chartutil.ToRenderValues(loaded, values, release, chartutil.DefaultCapabilities); err == nil {
+			if _, err := chartutil.ToRenderValues(loaded, values, release, capabilities(newHost)); err == nil {
 				t.Error("the schema accepts it")
 			}
 		})
@@ -207,7 +220,7 @@ func TestValuesSchema(t *testing.T) {
 
 // TestKeepsDefinitions holds that uninstalling loses no Tenant.
 func TestKeepsDefinitions(t *testing.T) {
-	manifests, _ := render(t, nil)
+	manifests, _ := render(t, newHost, nil)
 	found := 0
 	for _, object := range decode(t, manifests) {
 		definition, ok := object.(*apiextensionsv1.CustomResourceDefinition)
@@ -227,7 +240,7 @@ func TestKeepsDefinitions(t *testing.T) {
 // TestNoWildcards holds that a wildcard is only in the role that is bound in
 // tenants' namespaces.
 func TestNoWildcards(t *testing.T) {
-	manifests, _ := render(t, nil)
+	manifests, _ := render(t, newHost, nil)
 	for _, object := range decode(t, manifests) {
 		role, ok := object.(*rbacv1.ClusterRole)
 		if !ok || role.Name == "sublet-cleanup" {

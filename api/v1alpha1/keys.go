@@ -17,6 +17,15 @@ const (
 	// kind; its value is the virtual namespace, so that host selectors can be
 	// confined to one virtual namespace.
 	LabelVirtualNamespace = Prefix + "virtual-namespace"
+	// LabelVirtualUID stands on host pods, so that a selector can name single
+	// ones.
+	LabelVirtualUID = Prefix + "virtual-uid"
+	// LabelIngressIsolated and LabelEgressIsolated stand on host pods that some
+	// NetworkPolicy of the tenant selects, by direction: the fence then allows
+	// them nothing, and what the tenant's policies allow, within the fence, is
+	// all that is open.
+	LabelIngressIsolated = Prefix + "ingress-isolated"
+	LabelEgressIsolated  = Prefix + "egress-isolated"
 	// LabelTenantType stands on the tenant's host namespace.
 	LabelTenantType = Prefix + "tenant-type"
 )
@@ -114,6 +123,12 @@ const (
 	ControlPlanePod  = ControlPlaneName + "-0"
 	// DNSServiceName names the Service that leads to the tenant's DNS.
 	DNSServiceName = "sublet-dns"
+	// FenceEgressPolicy and FenceIngressPolicy name the NetworkPolicies that say
+	// which addresses outside of the tenant its pods reach, and from where
+	// outside they are reached. What a tenant's own policies open is confined to
+	// them.
+	FenceEgressPolicy  = "sublet-egress"
+	FenceIngressPolicy = "sublet-ingress"
 	// PKISecretName names the Secret with the tenant's certificate authorities
 	// and signing keys; see package pki for its keys.
 	PKISecretName = "sublet-pki"

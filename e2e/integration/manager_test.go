@@ -45,6 +45,7 @@ import (
 	"github.com/sublet-dev/sublet/pkg/controlplane"
 	"github.com/sublet-dev/sublet/pkg/manager"
 	"github.com/sublet-dev/sublet/pkg/pki"
+	"github.com/sublet-dev/sublet/pkg/version"
 )
 
 const (
@@ -128,8 +129,10 @@ func (h *managedHost) installChart() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	capabilities := chartutil.DefaultCapabilities.Copy()
+	capabilities.KubeVersion.Version = version.Kubernetes
 	values, err := chartutil.ToRenderValues(loaded, nil,
-		chartutil.ReleaseOptions{Name: "sublet", Namespace: api.SystemNamespace, IsInstall: true}, chartutil.DefaultCapabilities)
+		chartutil.ReleaseOptions{Name: "sublet", Namespace: api.SystemNamespace, IsInstall: true}, capabilities)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -402,6 +405,7 @@ func TestManager(t *testing.T) {
 	t.Run("NamespaceNames", func(t *testing.T) { h.t = t; testNamespaceNames(h) })
 	t.Run("Limits", func(t *testing.T) { h.t = t; testLimits(h) })
 	t.Run("NamespaceTenant", func(t *testing.T) { h.t = t; testNamespaceTenant(h) })
+	t.Run("Network", func(t *testing.T) { h.t = t; testNetwork(h) })
 	t.Run("Policies", func(t *testing.T) { h.t = t; testPolicies(h) })
 	t.Run("Deletion", func(t *testing.T) { h.t = t; testDeletion(h) })
 	t.Run("Definitions", func(t *testing.T) { h.t = t; testDefinitions(h) })
@@ -870,13 +874,16 @@ func testLimits(h *managedHost) {
 	h.waitForPhase("bounded", api.PhaseReady)
 	h.eventually("the internet is closed, the quota gone", func(ctx context.Context) error {
 		for _, object := range []client.Object{
-			&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "bounded", Name: "sublet-internet"}},
 			&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "bounded", Name: "sublet-pods"}},
 			&corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Namespace: "bounded", Name: "sublet"}},
 		} {
 			if err := h.client.Get(ctx, client.ObjectKeyFromObject(object), object); !apierrors.IsNotFound(err) {
 				return fmt.Errorf("%T %s: %v", object, object.GetName(), err)
 			}
+		}
+		policy := &networkingv1.NetworkPolicy{}
+		if err := h.client.Get(ctx, client.ObjectKey{Namespace: "bounded", Name: api.FenceEgressPolicy}, policy); err != nil || len(policy.Spec.Egress) > 0 {
+			return fmt.Errorf("the way out: %v, %v", policy.Spec.Egress, err)
 		}
 		return nil
 	})
@@ -972,6 +979,9 @@ func testNamespaceTenant(h *managedHost) {
 		"a way out": func() error {
 			return joe.Create(t.Context(), &networkingv1.NetworkPolicy{ObjectMeta: meta("out"), Spec: everywhere})
 		},
+		"a way to what the fence opens": func() error {
+			return joe.Create(t.Context(), wayTo(meta("block"), networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "93.184.215.0/24"}}))
+		},
 		"opening the fence":  func() error { return joe.Update(t.Context(), opened) },
 		"deleting the fence": func() error { return joe.Delete(t.Context(), fence.DeepCopy()) },
 		"deleting it all": func() error {
@@ -994,12 +1004,80 @@ func testNamespaceTenant(h *managedHost) {
 		"a way in": &networkingv1.NetworkPolicy{ObjectMeta: meta("in"), Spec: networkingv1.NetworkPolicySpec{
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}, Ingress: []networkingv1.NetworkPolicyIngressRule{{}},
 		}},
+		"a way within": wayTo(meta("within"), networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}}),
 	} {
 		if err := joe.Create(t.Context(), object); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	t.Logf("deleted in %s", h.gone(tenant).Round(time.Millisecond))
+}
+
+func wayTo(meta metav1.ObjectMeta, peer networkingv1.NetworkPolicyPeer) *networkingv1.NetworkPolicy {
+	return &networkingv1.NetworkPolicy{ObjectMeta: meta, Spec: networkingv1.NetworkPolicySpec{
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+		Egress:      []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{peer}}},
+	}}
+}
+
+// testNetwork: what a syncer opens stays within the fence, also when the fence
+// becomes narrower and nobody syncs.
+func testNetwork(h *managedHost) {
+	t := h.t
+	tenant := virtualCluster("networked")
+	tenant.Spec.Limits = &api.Limits{Network: &api.NetworkLimits{AllowedCIDRs: []string{"10.1.0.0/16"}}}
+	h.create(tenant)
+	h.play("networked", running)
+	h.waitForPhase("networked", api.PhaseReady)
+	syncer := h.as("system:serviceaccount:networked:sublet", "system:serviceaccounts", "system:serviceaccounts:networked")
+	meta := func(name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: "networked", Name: name, Labels: map[string]string{api.LabelTenant: "networked", api.LabelComponent: api.ComponentSynced}}
+	}
+	block := func(name, cidr string, except ...string) *networkingv1.NetworkPolicy {
+		return wayTo(meta(name), networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr, Except: except}})
+	}
+	for name, way := range map[string]*networkingv1.NetworkPolicy{
+		"everything":                        block("way", "0.0.0.0/0"),
+		"everything, in IPv6":               block("way", "::/0"),
+		"metadata":                          block("way", "169.254.169.254/32"),
+		"a private range":                   block("way", "10.0.0.0/8"),
+		"part of a private range":           block("way", "10.2.0.0/16", "10.2.1.0/24"),
+		"more than an allowed range":        block("way", "10.0.0.0/15"),
+		"a range with a private one in it":  block("way", "8.0.0.0/6"),
+		"the same with too little left out": block("way", "8.0.0.0/6", "10.0.0.0/9"),
+		"metadata in the guise of IPv6":     block("way", "::ffff:169.254.0.0/112"),
+		"other namespaces":                  wayTo(meta("way"), networkingv1.NetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{}}),
+		"pods of other namespaces": wayTo(meta("way"), networkingv1.NetworkPolicyPeer{
+			NamespaceSelector: &metav1.LabelSelector{}, PodSelector: &metav1.LabelSelector{},
+		}),
+	} {
+		if err := syncer.Create(t.Context(), way); !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) {
+			t.Errorf("a way to %s: %v", name, err)
+		}
+	}
+	ways := map[string]*networkingv1.NetworkPolicy{
+		"its own pods":                     wayTo(meta("pods"), networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}}),
+		"a public range":                   block("public", "93.184.215.0/24"),
+		"a range without its private part": block("holed", "8.0.0.0/6", "10.0.0.0/8"),
+		"an allowed range":                 block("allowed", "10.1.2.0/24"),
+	}
+	for name, way := range ways {
+		if err := syncer.Create(t.Context(), way); err != nil {
+			t.Errorf("a way to %s: %v", name, err)
+		}
+	}
+	h.change("networked", func(s *api.TenantSpec) {
+		s.Limits.Network = &api.NetworkLimits{Internet: "Deny", AllowedCIDRs: []string{"10.1.0.0/16"}}
+	})
+	h.eventually("what is more than the narrower fence opens is gone, the rest is there", func(ctx context.Context) error {
+		for name, way := range ways {
+			err := h.client.Get(ctx, client.ObjectKeyFromObject(way), &networkingv1.NetworkPolicy{})
+			if stays := name == "its own pods" || name == "an allowed range"; stays && err != nil || !stays && !apierrors.IsNotFound(err) {
+				return fmt.Errorf("%s: %v", name, err)
+			}
+		}
+		return nil
+	})
 }
 
 func testPolicies(h *managedHost) {

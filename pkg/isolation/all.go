@@ -37,6 +37,11 @@ type Host struct {
 	APIServiceIPs []string
 	// Ranges are the CIDRs of the cluster itself: pods, Services, nodes.
 	Ranges []string
+	// PodRanges are those of Ranges that pods have their addresses of.
+	PodRanges []string
+	// IngressNamespaces are where the host's ingress controllers and gateways
+	// run.
+	IngressNamespaces []string
 }
 
 // Endpoint is an address and a port.

@@ -27,6 +27,7 @@ func host() isolation.Host {
 		SystemNamespace: api.SystemNamespace,
 		APIServers:      []isolation.Endpoint{{IP: "192.168.1.10", Port: 6443}, {IP: "198.41.0.4", Port: 443}},
 		APIServiceIPs:   []string{"10.96.0.1"},
+		PodRanges:       []string{"10.244.0.0/24", "2600:1f18::/64"},
 		Ranges:          []string{"10.96.0.0/16", "10.244.0.0/24", "192.168.1.10/32", "198.41.0.4/32", "2600:1f18::/56"},
 	}
 }
@@ -124,7 +125,7 @@ func TestInternetIsPublicOnly(t *testing.T) {
 	e := tenancy.Of(&api.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "acme"}, Spec: api.TenantSpec{Type: api.Namespace}})
 	var blocks []*networkingv1.IPBlock
 	for _, object := range isolation.Objects(isolation.Input{Tenant: e, Host: host()}) {
-		if policy, ok := object.(*networkingv1.NetworkPolicy); ok && policy.Name == "sublet-internet" {
+		if policy, ok := object.(*networkingv1.NetworkPolicy); ok && policy.Name == api.FenceEgressPolicy {
 			for _, peer := range policy.Spec.Egress[0].To {
 				blocks = append(blocks, peer.IPBlock)
 			}

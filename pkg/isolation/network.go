@@ -8,6 +8,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
@@ -21,31 +22,42 @@ const (
 // only add up: the first selects every pod and allows nothing, each of the
 // others allows one thing.
 //
-//	from            to
-//	any pod         pods of the tenant, the host's DNS
-//	any pod         public addresses, unless limits.network.internet is Deny
-//	any pod         limits.network.allowedCIDRs
-//	control plane   the host's API
-//	tenant, system  the control plane's API and DNS, no other of its ports
+//	from            to                                                  policy
+//	any pod         pods of the tenant                                  within, within-egress
+//	any pod         public addresses, limits.network.allowedCIDRs       egress
+//	outside         any pod, as far as limits.hosts and services say    ingress
+//	any pod         the host's DNS; in a VirtualCluster the control     dns
+//	                plane only, which keeps others' names to itself
+//	control plane   any pod, the host's API                             control-plane, webhooks, host-api
+//	tenant, system  the control plane's API and DNS, no other port      control-plane
+//
+// A policy of the tenant's own must be able to close, too, as Kubernetes has it:
+// a pod that one selects may do what such policies say and nothing else. So the
+// fence's permissions give way to it: the syncer labels the pods that the
+// tenant's policies isolate, and only pods without the label are given anything
+// here. What the syncer makes of the tenant's policies stays within what stands
+// in egress and ingress.
 func network(in Input) []Object {
 	policies := []Object{
 		policy(in, "sublet-deny", networkingv1.NetworkPolicySpec{
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
 		}),
-		within(in),
-		policy(in, "sublet-dns", egress(metav1.LabelSelector{}, dnsRule())),
-	}
-	if in.Tenant.Limits.Internet {
-		policies = append(policies, policy(in, "sublet-internet", egress(metav1.LabelSelector{}, internetRule(in.Host))))
-	}
-	if cidrs := in.Tenant.Limits.AllowedCIDRs; len(cidrs) > 0 {
-		policies = append(policies, policy(in, "sublet-allowed-cidrs", egress(metav1.LabelSelector{},
-			networkingv1.NetworkPolicyEgressRule{To: blocks(cidrs)})))
+		policy(in, "sublet-within", ingress(ungoverned(workloads(in), api.LabelIngressIsolated),
+			networkingv1.NetworkPolicyIngressRule{From: everyPod()})),
+		policy(in, "sublet-within-egress", egress(ungoverned(workloads(in), api.LabelEgressIsolated),
+			networkingv1.NetworkPolicyEgressRule{To: everyPod()})),
+		policy(in, api.FenceEgressPolicy, egress(ungoverned(metav1.LabelSelector{}, api.LabelEgressIsolated), egressRules(in)...)),
+		policy(in, api.FenceIngressPolicy, ingress(ungoverned(workloads(in), api.LabelIngressIsolated), ingressRules(in)...)),
 	}
 	if in.Tenant.Type != api.VirtualCluster {
-		return policies
+		return append(policies, policy(in, "sublet-dns", egress(metav1.LabelSelector{}, dnsRule())))
 	}
-	policies = append(policies, controlPlane(in))
+	policies = append(policies,
+		policy(in, "sublet-dns", egress(controlPlanePods(), dnsRule())),
+		controlPlane(in),
+		policy(in, "sublet-webhooks", ingress(workloads(in), networkingv1.NetworkPolicyIngressRule{
+			From: []networkingv1.NetworkPolicyPeer{{PodSelector: ptr.To(controlPlanePods())}},
+		})))
 	if len(in.Host.APIServers) > 0 {
 		policies = append(policies, policy(in, "sublet-host-api", egress(controlPlanePods(), hostAPIRules(in.Host)...)))
 	}
@@ -68,26 +80,73 @@ func egress(pods metav1.LabelSelector, rules ...networkingv1.NetworkPolicyEgress
 	}
 }
 
+func ingress(pods metav1.LabelSelector, rules ...networkingv1.NetworkPolicyIngressRule) networkingv1.NetworkPolicySpec {
+	return networkingv1.NetworkPolicySpec{
+		PodSelector: pods,
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
+		Ingress:     rules,
+	}
+}
+
+func everyPod() []networkingv1.NetworkPolicyPeer {
+	return []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}
+}
+
 func controlPlanePods() metav1.LabelSelector {
 	return metav1.LabelSelector{MatchLabels: map[string]string{api.LabelComponent: api.ComponentControlPlane}}
 }
 
-// within lets the tenant's pods reach each other, without the control plane,
-// which is open on two ports only.
-func within(in Input) Object {
-	everyPod := []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}
-	workloads := metav1.LabelSelector{}
-	if in.Tenant.Type == api.VirtualCluster {
-		workloads.MatchExpressions = []metav1.LabelSelectorRequirement{{
-			Key: api.LabelComponent, Operator: metav1.LabelSelectorOpNotIn, Values: []string{api.ComponentControlPlane},
-		}}
+// workloads are all pods but the control plane, which is open on two ports only.
+func workloads(in Input) metav1.LabelSelector {
+	if in.Tenant.Type != api.VirtualCluster {
+		return metav1.LabelSelector{}
 	}
-	return policy(in, "sublet-within", networkingv1.NetworkPolicySpec{
-		PodSelector: workloads,
-		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
-		Ingress:     []networkingv1.NetworkPolicyIngressRule{{From: everyPod}},
-		Egress:      []networkingv1.NetworkPolicyEgressRule{{To: everyPod}},
+	return metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
+		Key: api.LabelComponent, Operator: metav1.LabelSelectorOpNotIn, Values: []string{api.ComponentControlPlane},
+	}}}
+}
+
+// ungoverned leaves out the pods that policies of the tenant's own isolate; label
+// says so.
+func ungoverned(pods metav1.LabelSelector, label string) metav1.LabelSelector {
+	pods.MatchExpressions = append(pods.MatchExpressions, metav1.LabelSelectorRequirement{
+		Key: label, Operator: metav1.LabelSelectorOpDoesNotExist,
 	})
+	return pods
+}
+
+// egressRules lead to addresses outside of the tenant; they name nothing but
+// blocks of addresses, and no ports.
+func egressRules(in Input) []networkingv1.NetworkPolicyEgressRule {
+	var rules []networkingv1.NetworkPolicyEgressRule
+	if in.Tenant.Limits.Internet {
+		rules = append(rules, internetRule(in.Host))
+	}
+	if cidrs := in.Tenant.Limits.AllowedCIDRs; len(cidrs) > 0 {
+		rules = append(rules, networkingv1.NetworkPolicyEgressRule{To: blocks(cidrs)})
+	}
+	return rules
+}
+
+// ingressRules lead into the tenant from outside: from the host's ingress
+// controllers if the tenant may have host names, and from everywhere but other
+// pods if its Services may be of a type that is meant for it. They name blocks
+// of addresses and namespaces by name, and no ports.
+func ingressRules(in Input) []networkingv1.NetworkPolicyIngressRule {
+	var rules []networkingv1.NetworkPolicyIngressRule
+	if namespaces := in.Host.IngressNamespaces; len(namespaces) > 0 && len(in.Tenant.Limits.Hosts) > 0 {
+		rules = append(rules, networkingv1.NetworkPolicyIngressRule{From: []networkingv1.NetworkPolicyPeer{{
+			NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
+				Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: slices.Sorted(slices.Values(namespaces)),
+			}}},
+		}}})
+	}
+	if slices.ContainsFunc(in.Tenant.Limits.Services, func(service corev1.ServiceType) bool {
+		return service == corev1.ServiceTypeLoadBalancer || service == corev1.ServiceTypeNodePort
+	}) {
+		rules = append(rules, networkingv1.NetworkPolicyIngressRule{From: allBut(parsePrefixes(in.Host.PodRanges))})
+	}
+	return rules
 }
 
 // controlPlane opens the API and the DNS of the control plane to the
@@ -171,38 +230,105 @@ func notPublic() []netip.Prefix {
 
 // internetRule leads to public addresses, without those of the cluster itself.
 func internetRule(host Host) networkingv1.NetworkPolicyEgressRule {
-	except := notPublic()
-	add := func(prefix netip.Prefix) {
-		covered := slices.ContainsFunc(except, func(known netip.Prefix) bool {
-			return known.Bits() <= prefix.Bits() && known.Contains(prefix.Addr())
-		})
-		if !covered && prefix.Bits() > 0 {
-			except = append(except, prefix)
-		}
-	}
-	for _, text := range host.Ranges {
-		if prefix, err := netip.ParsePrefix(text); err == nil {
-			add(prefix.Masked())
-		}
-	}
+	except := append(notPublic(), parsePrefixes(host.Ranges)...)
 	for _, endpoint := range host.APIServers {
 		if address, err := netip.ParseAddr(endpoint.IP); err == nil {
-			add(single(address))
+			except = append(except, single(address))
 		}
 	}
-	slices.SortFunc(except, netip.Prefix.Compare)
-	except = slices.Compact(except)
+	return networkingv1.NetworkPolicyEgressRule{To: allBut(except)}
+}
 
+// allBut are all addresses of both families without some.
+func allBut(except []netip.Prefix) []networkingv1.NetworkPolicyPeer {
+	slices.SortFunc(except, netip.Prefix.Compare)
 	v4 := &networkingv1.IPBlock{CIDR: "0.0.0.0/0"}
 	v6 := &networkingv1.IPBlock{CIDR: "::/0"}
+	var last netip.Prefix
 	for _, prefix := range except {
+		// Sorted, a range comes before those within it. One that is all there is
+		// would leave nothing, and is no range of a cluster.
+		if prefix.Bits() == 0 || last.IsValid() && last.Overlaps(prefix) {
+			continue
+		}
+		last = prefix
 		if prefix.Addr().Is4() {
 			v4.Except = append(v4.Except, prefix.String())
 			continue
 		}
 		v6.Except = append(v6.Except, prefix.String())
 	}
-	return networkingv1.NetworkPolicyEgressRule{To: []networkingv1.NetworkPolicyPeer{{IPBlock: v4}, {IPBlock: v6}}}
+	return []networkingv1.NetworkPolicyPeer{{IPBlock: v4}, {IPBlock: v6}}
+}
+
+// parsePrefixes leaves out what is none.
+func parsePrefixes(ranges []string) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, text := range ranges {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			prefixes = append(prefixes, prefix.Masked())
+		}
+	}
+	return prefixes
+}
+
+// Exceeds tells whether a policy opens a way that those of the fence do not: it
+// is one that was made when the fence was wider. Ways between the tenant's own
+// pods are not looked at.
+func Exceeds(policy *networkingv1.NetworkPolicy, fence []*networkingv1.NetworkPolicy) bool {
+	var in, out []networkingv1.NetworkPolicyPeer
+	for _, part := range fence {
+		for _, rule := range part.Spec.Ingress {
+			in = append(in, rule.From...)
+		}
+		for _, rule := range part.Spec.Egress {
+			out = append(out, rule.To...)
+		}
+	}
+	beyond := func(wide []networkingv1.NetworkPolicyPeer) func(networkingv1.NetworkPolicyPeer) bool {
+		return func(peer networkingv1.NetworkPolicyPeer) bool {
+			outside := peer.IPBlock != nil || peer.NamespaceSelector != nil
+			return outside && !slices.ContainsFunc(wide, func(w networkingv1.NetworkPolicyPeer) bool { return within(peer, w) })
+		}
+	}
+	return slices.ContainsFunc(policy.Spec.Ingress, func(rule networkingv1.NetworkPolicyIngressRule) bool {
+		return len(rule.From) == 0 || slices.ContainsFunc(rule.From, beyond(in))
+	}) || slices.ContainsFunc(policy.Spec.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool {
+		return len(rule.To) == 0 || slices.ContainsFunc(rule.To, beyond(out))
+	})
+}
+
+// within tells whether all of a peer is in a wider one. Of selectors of
+// namespaces it knows those of the fence, which list names.
+func within(peer, wide networkingv1.NetworkPolicyPeer) bool {
+	if peer.IPBlock == nil || wide.IPBlock == nil {
+		return peer.IPBlock == nil && wide.IPBlock == nil && listed(peer.NamespaceSelector, wide.NamespaceSelector)
+	}
+	in, err := netip.ParsePrefix(peer.IPBlock.CIDR)
+	around, errAround := netip.ParsePrefix(wide.IPBlock.CIDR)
+	if err != nil || errAround != nil || !around.Overlaps(in) || around.Bits() > in.Bits() {
+		return false
+	}
+	left := parsePrefixes(peer.IPBlock.Except)
+	return !slices.ContainsFunc(parsePrefixes(wide.IPBlock.Except), func(closed netip.Prefix) bool {
+		return closed.Overlaps(in) && !slices.ContainsFunc(left, func(l netip.Prefix) bool { return l.Overlaps(closed) && l.Bits() <= closed.Bits() })
+	})
+}
+
+func listed(selector, wide *metav1.LabelSelector) bool {
+	return len(names(selector)) > 0 && !slices.ContainsFunc(names(selector), func(name string) bool { return !slices.Contains(names(wide), name) })
+}
+
+// names are those that a selector of namespaces lists.
+func names(selector *metav1.LabelSelector) []string {
+	if selector == nil || len(selector.MatchLabels) > 0 || len(selector.MatchExpressions) != 1 {
+		return nil
+	}
+	only := selector.MatchExpressions[0]
+	if only.Key != corev1.LabelMetadataName || only.Operator != metav1.LabelSelectorOpIn {
+		return nil
+	}
+	return only.Values
 }
 
 func single(address netip.Addr) netip.Prefix {

@@ -34,6 +34,9 @@ type Options struct {
 	Namespace string
 	// Image of control planes that name none; that of this release when empty.
 	Image string
+	// IngressNamespaces are where the host's ingress controllers and gateways
+	// run: they reach the pods of tenants that may have host names.
+	IngressNamespaces []string
 	// MetricsAddress serves /metrics, ProbeAddress /healthz and /readyz. When
 	// empty there is no such server.
 	MetricsAddress, ProbeAddress string
@@ -146,17 +149,18 @@ func addTenants(ctx context.Context, mgr ctrl.Manager, cfg *rest.Config, o Optio
 		return err
 	}
 	r := &tenant.Reconciler{
-		Client:          mgr.GetClient(),
-		Live:            mgr.GetAPIReader(),
-		Applier:         apply.New(mgr.GetClient(), api.ManagerName),
-		Discovery:       discoverer,
-		Metadata:        metadatas,
-		Recorder:        mgr.GetEventRecorder(api.ManagerName),
-		SystemNamespace: o.Namespace,
-		Image:           o.Image,
-		DeletionGrace:   o.DeletionGrace,
-		Unguarded:       o.Unguarded,
-		Now:             time.Now,
+		Client:            mgr.GetClient(),
+		Live:              mgr.GetAPIReader(),
+		Applier:           apply.New(mgr.GetClient(), api.ManagerName),
+		Discovery:         discoverer,
+		Metadata:          metadatas,
+		Recorder:          mgr.GetEventRecorder(api.ManagerName),
+		SystemNamespace:   o.Namespace,
+		IngressNamespaces: o.IngressNamespaces,
+		Image:             o.Image,
+		DeletionGrace:     o.DeletionGrace,
+		Unguarded:         o.Unguarded,
+		Now:               time.Now,
 	}
 	return r.SetupWithManager(ctx, mgr, watcher)
 }

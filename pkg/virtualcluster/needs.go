@@ -35,7 +35,7 @@ func Needs(e tenancy.Effective, storage Storage) corev1.ResourceList {
 	// Those of package isolation.
 	count(3, corev1.ResourceQuotas, "count/resourcequotas")
 	count(1, "count/limitranges")
-	count(7, "count/networkpolicies.networking.k8s.io")
+	count(9, "count/networkpolicies.networking.k8s.io")
 
 	resources := resourcesOf(e, storage)
 	if request, ok := resources.Requests[corev1.ResourceEphemeralStorage]; ok {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -221,11 +221,13 @@ func (e *Engine) isFresh(r request) bool {
 		r.kind.virtual.object(r.Namespace, r.Name) != nil
 }
 
+// ours selects the tenant's objects of some components.
+func (e *Engine) ours(components ...string) string {
+	return api.LabelTenant + "=" + e.Tenant.Name + "," + api.LabelComponent + " in (" + strings.Join(components, ",") + ")"
+}
+
 func (e *Engine) addKinds(virtual, host *client) error {
-	mine := labels.SelectorFromSet(labels.Set{
-		api.LabelTenant:    e.Tenant.Name,
-		api.LabelComponent: api.ComponentSynced,
-	}).String()
+	mine := e.ours(api.ComponentSynced)
 	for _, any := range e.Kinds {
 		if e.sources[sourceKey{translate.Host, any.GroupKind()}] != nil {
 			return fmt.Errorf("kind %q is listed twice", any.GroupKind())
@@ -250,6 +252,9 @@ func (e *Engine) addKinds(virtual, host *client) error {
 		}
 		if !k.fromHost() {
 			k.host.selector = mine
+			if any.SeesFence {
+				k.host.selector = e.ours(api.ComponentSynced, api.ComponentFence)
+			}
 			k.host.prune = nil
 		}
 		if !any.Unwatched {

@@ -147,6 +147,9 @@ func (s *source) read(ctx context.Context, ref translate.Ref) ([]translate.Objec
 	if s.namespace != "" {
 		namespace = s.namespace
 	}
+	if ref.Name == "" && namespace == "" {
+		return s.everything(), nil
+	}
 	if ref.Name == "" {
 		return s.inNamespace(namespace), nil
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
 
-// target is what a reference points at. An empty name is all of a namespace.
+// target is what a reference points at. An empty name is all of a namespace,
+// an empty namespace with it everything.
 type target struct {
 	side translate.Side
 	kind schema.GroupKind
@@ -151,6 +152,10 @@ func (x *index) watchers(to target) []request {
 	collect(to)
 	to.Name = ""
 	collect(to)
+	if to.Namespace != "" {
+		to.Namespace = ""
+		collect(to)
+	}
 	return all
 }
 

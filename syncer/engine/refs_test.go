@@ -63,8 +63,14 @@ func TestIndexWatch(t *testing.T) {
 	all, allName := holder("all")
 	x.set(one, oneName, []translate.Ref{ref("s", watched)})
 	x.set(all, allName, []translate.Ref{ref("", watched), ref("other", synced)})
+	everything, everythingName := holder("everything")
+	x.set(everything, everythingName, []translate.Ref{{Kind: schema.GroupKind{Kind: "Pod"}, Watch: true}})
 	if got := x.watchers(targetOf(ref("s", watched))); len(got) != 2 {
 		t.Errorf("watchers of s: %v", got)
+	}
+	pod := targetOf(translate.Ref{Kind: schema.GroupKind{Kind: "Pod"}, Namespace: "anywhere", Name: "p"})
+	if got := x.watchers(pod); len(got) != 1 || got[0] != everything {
+		t.Errorf("watchers of a pod somewhere: %v", got)
 	}
 	if got := x.watchers(targetOf(ref("other", watched))); len(got) != 1 || got[0] != all {
 		t.Errorf("watchers of other: %v", got)

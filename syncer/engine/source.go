@@ -128,6 +128,13 @@ func (s *source) inNamespace(namespace string) []translate.Object {
 	if err != nil {
 		return nil
 	}
+	return wholeObjects(found)
+}
+
+// everything returns all whole objects.
+func (s *source) everything() []translate.Object { return wholeObjects(s.store.List()) }
+
+func wholeObjects(found []any) []translate.Object {
 	all := make([]translate.Object, 0, len(found))
 	for _, o := range found {
 		if object, ok := o.(translate.Object); ok {

@@ -19,6 +19,7 @@ func All() []translate.Any {
 		ConfigMap().Erase(),
 		Secret().Erase(),
 		PersistentVolumeClaim().Erase(),
+		NetworkPolicy().Erase(),
 		Node().Erase(),
 		StorageClass().Erase(),
 		PriorityClass().Erase(),

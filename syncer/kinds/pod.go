@@ -104,6 +104,7 @@ func podToHost(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 			meta.Labels[translate.NamespaceLabel(key)] = value
 		}
 	}
+	maps.Copy(meta.Labels, t.isolation())
 	if gates := in.Virtual.Spec.SchedulingGates; len(gates) > 0 {
 		meta.Annotations[api.AnnotationSchedulingGates] = joinGates(gates)
 	}

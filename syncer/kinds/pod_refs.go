@@ -18,6 +18,7 @@ func podRefs(virtual, host *corev1.Pod) []translate.Ref {
 	creating := host == nil || len(virtual.Spec.EphemeralContainers) > len(host.Spec.EphemeralContainers)
 
 	r.add(translate.Ref{Kind: coreKind("Namespace"), Name: virtual.Namespace, Read: true, Watch: true})
+	r.add(isolationRef(virtual.Namespace))
 	if creating {
 		r.add(translate.Ref{Kind: coreKind("Service"), Namespace: metav1.NamespaceDefault, Name: apiServiceName, Read: true})
 		if links := virtual.Spec.EnableServiceLinks; links == nil || *links {

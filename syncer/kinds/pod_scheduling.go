@@ -130,25 +130,14 @@ func (t *podTranslation) term(term *corev1.PodAffinityTerm) {
 
 // fence says in labels of host pods which virtual namespaces a term means.
 func (t *podTranslation) fence(term *corev1.PodAffinityTerm) []metav1.LabelSelectorRequirement {
-	in := func(namespaces ...string) []metav1.LabelSelectorRequirement {
-		return []metav1.LabelSelectorRequirement{{Key: api.LabelVirtualNamespace, Operator: metav1.LabelSelectorOpIn, Values: namespaces}}
-	}
 	selector := term.NamespaceSelector
 	switch {
 	case selector == nil && len(term.Namespaces) == 0:
-		return in(t.pod.Namespace)
+		return inNamespace(t.pod.Namespace)
 	case selector == nil:
-		return in(slices.Sorted(slices.Values(term.Namespaces))...)
+		return inNamespace(slices.Sorted(slices.Values(term.Namespaces))...)
 	case len(term.Namespaces) == 0 || len(selector.MatchLabels)+len(selector.MatchExpressions) == 0:
-		// The labels of namespaces stand on their pods, so this follows them.
-		requirements := []metav1.LabelSelectorRequirement{{Key: api.LabelVirtualNamespace, Operator: metav1.LabelSelectorOpExists}}
-		for _, key := range slices.Sorted(maps.Keys(selector.MatchLabels)) {
-			requirements = append(requirements, metav1.LabelSelectorRequirement{Key: translate.NamespaceLabel(key), Operator: metav1.LabelSelectorOpIn, Values: []string{selector.MatchLabels[key]}})
-		}
-		for _, r := range selector.MatchExpressions {
-			requirements = append(requirements, metav1.LabelSelectorRequirement{Key: translate.NamespaceLabel(r.Key), Operator: r.Operator, Values: slices.Clone(r.Values)})
-		}
-		return requirements
+		return inNamespaces(selector)
 	}
 	// Both: one or the other, which labels cannot say. Those that exist now are
 	// listed.
@@ -165,7 +154,7 @@ func (t *podTranslation) fence(term *corev1.PodAffinityTerm) []metav1.LabelSelec
 	if len(names) == 0 {
 		names = []string{noNamespace}
 	}
-	return in(names...)
+	return inNamespace(names...)
 }
 
 // labelKeys says a matchLabelKeys in the selector itself, as newer API servers

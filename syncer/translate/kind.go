@@ -72,6 +72,10 @@ type Kind[T Object] struct {
 	// was refused is tried again. Optional.
 	MayRefuse []Object
 
+	// SeesFence tells that Refs may name, on the host, objects of this kind that
+	// belong to the tenant's fence. Only for kinds that begin in the tenant.
+	SeesFence bool
+
 	// ToHost makes the host object of in.Virtual, from an empty one. Nil means
 	// that the object has no place on the host (now); an error is shown to the
 	// tenant as an Event. It is required for kinds that begin in the tenant.
@@ -179,8 +183,9 @@ type Ref struct {
 	Kind schema.GroupKind
 	// Namespace on that side; on the host it is the tenant's, whatever is said.
 	Namespace string
-	// Name may be empty: all of the kind in the namespace. Such a reference
-	// may have Read and Watch, but not Sync.
+	// Name may be empty: all of the kind in the namespace, and everywhere if
+	// Namespace is empty too. Such a reference may have Read and Watch, but not
+	// Sync.
 	Name string
 	// Read puts the object into Input.Refs.
 	Read bool
@@ -209,6 +214,7 @@ func (k Kind[T]) Erase() Any {
 		ReadsVirtual:      k.ReadsVirtual,
 		ReadsHost:         k.ReadsHost,
 		MayRefuse:         k.MayRefuse,
+		SeesFence:         k.SeesFence,
 		ToHost:            eraseInput(k.ToHost),
 		Merge:             eraseMerge(k.Merge),
 		Status:            eraseInput(k.Status),

@@ -34,6 +34,7 @@ import (
 	"github.com/sublet-dev/sublet/pkg/pki"
 	"github.com/sublet-dev/sublet/syncer"
 	"github.com/sublet-dev/sublet/syncer/kinds"
+	"github.com/sublet-dev/sublet/syncer/translate"
 )
 
 const (
@@ -392,6 +393,45 @@ func gone[T any](t *testing.T, what string, get func(context.Context) (T, error)
 		}
 		return fmt.Errorf("still there (%v)", err)
 	})
+}
+
+func jsonOf(object any) ([]byte, error) { return json.Marshal(object) }
+
+// hears waits until an event about a virtual object says something, in the
+// tenant's names.
+func (p *planes) hears(t *testing.T, kind, name, text string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("an event about %s %q says %q", kind, name, text), func(ctx context.Context) error {
+		events, err := p.virtual.CoreV1().Events(space).List(ctx, metav1.ListOptions{
+			FieldSelector: fields.SelectorFromSet(fields.Set{"involvedObject.kind": kind, "involvedObject.name": name}).String(),
+		})
+		if err != nil {
+			return err
+		}
+		var said []string
+		for _, event := range events.Items {
+			if strings.Contains(event.Message, translate.HostName(space, name)) {
+				t.Fatalf("an event speaks of the host: %q", event.Message)
+			}
+			if strings.Contains(event.Message, text) {
+				return nil
+			}
+			said = append(said, event.Message)
+		}
+		return fmt.Errorf("said was %q", said)
+	})
+}
+
+// quiet fails the test if the syncer writes anything although nothing changes.
+func (p *planes) quiet(t *testing.T) {
+	t.Helper()
+	time.Sleep(500 * time.Millisecond) // what is on its way
+	p.hostWrites.reset()
+	p.virtualWrites.reset()
+	time.Sleep(time.Second)
+	if host, virtual := p.hostWrites.reset(), p.virtualWrites.reset(); len(host)+len(virtual) > 0 {
+		t.Errorf("nothing changes, and the syncer writes on the host %v, in the tenant %v", host, virtual)
+	}
 }
 
 func patch(data string) ([]byte, types.PatchType) { return []byte(data), types.StrategicMergePatchType }

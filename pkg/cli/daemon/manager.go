@@ -31,6 +31,7 @@ func newManagerCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&options.Namespace, "namespace", api.SystemNamespace, "the manager's own namespace")
 	flags.StringVar(&options.Image, "image", "", "image of control planes that name none (default: that of this release)")
+	flags.StringSliceVar(&options.IngressNamespaces, "ingress-namespaces", nil, "where the host's ingress controllers and gateways run, which reach the pods of tenants that may have host names")
 	flags.BoolVar(&options.LeaderElection, "leader-elect", false, "let several managers stand by for each other")
 	flags.StringVar(&options.MetricsAddress, "metrics-address", "", "where to serve /metrics (default: nowhere)")
 	flags.StringVar(&options.ProbeAddress, "probe-address", "", "where to serve /healthz and /readyz (default: nowhere)")

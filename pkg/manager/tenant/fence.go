@@ -23,8 +23,10 @@ import (
 // are invalid, the fence stays as it was.
 type fencePhase struct {
 	client  client.Client
+	live    client.Reader
 	applier *apply.Applier
 	host    func(context.Context) (isolation.Host, error)
+	ways    *ways
 }
 
 func (fencePhase) Condition() string { return api.ConditionFenceReady }
@@ -49,6 +51,9 @@ func (p fencePhase) Run(ctx context.Context, s *state) error {
 		want = append(want, object)
 	}
 	if err := p.applier.All(ctx, want...); err != nil {
+		return err
+	}
+	if err := p.narrow(ctx, s, want); err != nil {
 		return err
 	}
 	for _, list := range []client.ObjectList{&corev1.ResourceQuotaList{}, &corev1.LimitRangeList{}, &networkingv1.NetworkPolicyList{}} {

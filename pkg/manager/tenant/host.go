@@ -45,10 +45,11 @@ func (r *Reconciler) hostOf(ctx context.Context) (isolation.Host, error) {
 		return isolation.Host{}, err
 	}
 	host := isolation.Host{
-		SystemNamespace: r.SystemNamespace,
-		Unguarded:       r.Unguarded,
-		APIServiceIPs:   serviceIPs,
-		Ranges:          slices.Clone(ranges),
+		SystemNamespace:   r.SystemNamespace,
+		Unguarded:         r.Unguarded,
+		APIServiceIPs:     serviceIPs,
+		Ranges:            slices.Clone(ranges),
+		IngressNamespaces: r.IngressNamespaces,
 	}
 	slice := &discoveryv1.EndpointSlice{}
 	err = r.Client.Get(ctx, client.ObjectKey{Namespace: hostAPINamespace, Name: hostAPIName}, slice)
@@ -62,7 +63,10 @@ func (r *Reconciler) hostOf(ctx context.Context) (isolation.Host, error) {
 	}
 	for i := range nodes.Items {
 		host.Ranges = append(host.Ranges, rangesOf(&nodes.Items[i])...)
+		host.PodRanges = append(host.PodRanges, nodes.Items[i].Spec.PodCIDRs...)
 	}
+	slices.Sort(host.PodRanges)
+	host.PodRanges = slices.Compact(host.PodRanges)
 	slices.Sort(host.Ranges)
 	host.Ranges = slices.Compact(host.Ranges)
 	return host, nil

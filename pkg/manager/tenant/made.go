@@ -86,5 +86,6 @@ func (r *Reconciler) finished(tenant *api.Tenant) {
 	s := newState(tenant, r.Now())
 	r.drains.stop(s.effective.Namespace)
 	r.Applier.Forget(s.effective.Namespace)
+	r.ways.forget(s.effective.Namespace)
 	r.made.forget(tenant.Name)
 }

@@ -34,6 +34,9 @@ type Reconciler struct {
 
 	// SystemNamespace is the manager's own.
 	SystemNamespace string
+	// IngressNamespaces are where the host's ingress controllers and gateways
+	// run.
+	IngressNamespaces []string
 	// Image of control planes that name none.
 	Image string
 	// DeletionGrace is the time that pods of a deleted tenant get to stop.
@@ -46,6 +49,7 @@ type Reconciler struct {
 
 	host   hostFacts
 	drains drains
+	ways   ways
 	made   made
 }
 
@@ -65,14 +69,14 @@ func (r *Reconciler) phases(t api.TenantType) []phase {
 	case api.Namespace:
 		return []phase{
 			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
-			fencePhase{r.Client, r.Applier, r.hostOf},
+			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways},
 			accessPhase{r.Client, r.Applier, r.hostOf},
 		}
 	default:
 		return []phase{
 			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
 			groundworkPhase{r.Client, r.Live, r.Applier, r.serviceRanges, r.Now},
-			fencePhase{r.Client, r.Applier, r.hostOf},
+			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways},
 			accessPhase{r.Client, r.Applier, r.hostOf},
 			controlPlanePhase{r.Applier, r.Image},
 		}
