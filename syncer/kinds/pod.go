@@ -23,6 +23,7 @@ import (
 //	pod_volumes.go     volumes, tokens, downward API
 //	pod_scheduling.go  affinity, spreading, DNS, names
 //	pod_pinned.go      where the tenant has a scheduler of its own
+//	pod_tolerations.go tolerations that the limits allow
 //	pod_refs.go        what a pod refers to
 //	pod_merge.go       what may change after creation
 //	pod_status.go      what comes back
@@ -75,6 +76,8 @@ type podTranslation struct {
 	pod *corev1.Pod
 	// annotations that the host pod needs for what was rewritten.
 	annotations map[string]string
+	// reads are the annotations that the downward API reads as they are.
+	reads []string
 	// services is the environment that the kubelet would make of the virtual
 	// Services.
 	services []corev1.EnvVar
@@ -95,7 +98,7 @@ func podToHost(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 	}
 	t := newPodTranslation(in)
 	spec, err := t.spec()
-	if err != nil {
+	if err != nil || t.waitsForClaims() {
 		return nil, err
 	}
 	meta := in.Tenant.HostMeta(in.Virtual, droppedPodAnnotations...)
@@ -109,6 +112,12 @@ func podToHost(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 		meta.Annotations[api.AnnotationSchedulingGates] = joinGates(gates)
 	}
 	maps.Copy(meta.Annotations, t.annotations)
+	translate.FitAnnotations(&meta)
+	for _, key := range t.reads {
+		if _, crossed := meta.Annotations[key]; !crossed && in.Virtual.Annotations[key] != "" {
+			return nil, fmt.Errorf("metadata.annotations are too large for the host, which has to add some: make them smaller, as the downward API reads %q", key)
+		}
+	}
 	return &corev1.Pod{ObjectMeta: meta, Spec: *spec}, nil
 }
 
@@ -131,7 +140,7 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 		ShareProcessNamespace:         in.ShareProcessNamespace,
 		SecurityContext:               in.SecurityContext.DeepCopy(),
 		Affinity:                      t.affinity(),
-		Tolerations:                   slices.Clone(in.Tolerations),
+		Tolerations:                   tolerations(t.in.Tenant, in.Tolerations),
 		HostAliases:                   slices.Clone(in.HostAliases),
 		ReadinessGates:                slices.Clone(in.ReadinessGates),
 		EnableServiceLinks:            new(bool),
@@ -155,7 +164,9 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 		out.ImagePullSecrets = append(out.ImagePullSecrets, corev1.LocalObjectReference{Name: t.hostName(secret.Name)})
 	}
 	t.classes(out)
-	t.names(out)
+	if err := t.names(out); err != nil {
+		return nil, err
+	}
 	t.dns(out)
 	if t.in.Tenant.Scheduler {
 		t.pin(out)
@@ -219,8 +230,11 @@ func (t *podTranslation) fieldRef(in *corev1.ObjectFieldSelector) *corev1.Object
 	if key, ok := subscript(in.FieldPath, "metadata.labels"); ok && strings.HasPrefix(key, api.Prefix) {
 		return kept(translate.FieldAnnotation(in.FieldPath), t.pod.Labels[key])
 	}
-	if key, ok := subscript(in.FieldPath, "metadata.annotations"); ok && !t.crosses(key) {
-		return kept(translate.FieldAnnotation(in.FieldPath), t.pod.Annotations[key])
+	if key, ok := subscript(in.FieldPath, "metadata.annotations"); ok {
+		if !t.crosses(key) {
+			return kept(translate.FieldAnnotation(in.FieldPath), t.pod.Annotations[key])
+		}
+		t.reads = append(t.reads, key)
 	}
 	return out
 }

@@ -134,10 +134,64 @@ func serviceEnv(in translate.Input[*corev1.Pod]) []corev1.EnvVar {
 	}
 	slices.Sort(names)
 	var env []corev1.EnvVar
+	size := 0
 	for _, name := range names {
-		env = append(env, variablesOf(byName[name])...)
+		for _, variable := range variablesOf(byName[name]) {
+			env = append(env, variable)
+			size += len(variable.Name) + len(variable.Value)
+		}
 	}
-	return env
+	spec := in.Virtual.Spec
+	if size*(len(spec.InitContainers)+len(spec.Containers)+len(spec.EphemeralContainers)) <= maxServiceEnv {
+		return env
+	}
+	own := map[string]bool{}
+	for _, variable := range variablesOf(byName[apiServiceName]) {
+		own[variable.Name] = true
+	}
+	used := usedVariables(spec)
+	return slices.DeleteFunc(env, func(v corev1.EnvVar) bool { return !own[v.Name] && !used[v.Name] })
+}
+
+// maxServiceEnv is how many bytes the variables of Services may take up in a
+// pod. A kubelet makes them up when a container starts; here they are part of
+// the host pod, and an object has at most 1.5 MiB. Where there are more, pods
+// get those of the API server and those that they name.
+const maxServiceEnv = 512 << 10
+
+// usedVariables are the names that containers use as $(NAME).
+func usedVariables(spec corev1.PodSpec) map[string]bool {
+	used := map[string]bool{}
+	look := func(texts ...string) {
+		for _, text := range texts {
+			for {
+				_, rest, found := strings.Cut(text, "$(")
+				if !found {
+					break
+				}
+				name, _, closed := strings.Cut(rest, ")")
+				if closed {
+					used[name] = true
+				}
+				text = rest
+			}
+		}
+	}
+	containers := slices.Concat(spec.InitContainers, spec.Containers)
+	for _, ephemeral := range spec.EphemeralContainers {
+		containers = append(containers, corev1.Container(ephemeral.EphemeralContainerCommon))
+	}
+	for _, container := range containers {
+		look(container.Command...)
+		look(container.Args...)
+		for _, variable := range container.Env {
+			look(variable.Value)
+		}
+		for _, mount := range container.VolumeMounts {
+			look(mount.SubPathExpr)
+		}
+	}
+	return used
 }
 
 // apiServiceName is the Service of the API server, in the namespace default.

@@ -1,6 +1,8 @@
 package kinds
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,7 +38,7 @@ func podRefs(virtual, host *corev1.Pod) []translate.Ref {
 		r.add(translate.Ref{Kind: coreKind("Node"), Name: host.Spec.NodeName, Read: true, Watch: true})
 	}
 	for i := range virtual.Spec.Volumes {
-		r.volume(virtual, &virtual.Spec.Volumes[i])
+		r.volume(virtual, &virtual.Spec.Volumes[i], host == nil)
 	}
 	for i := range virtual.Spec.InitContainers {
 		r.container(&virtual.Spec.InitContainers[i], creating)
@@ -82,8 +84,8 @@ func (r *refCollector) configMap(name string, read bool) {
 	}
 }
 
-func (r *refCollector) claim(name string) {
-	r.add(translate.Ref{Kind: coreKind("PersistentVolumeClaim"), Namespace: r.namespace, Name: name, Sync: true})
+func (r *refCollector) claim(name string, read bool) {
+	r.add(translate.Ref{Kind: coreKind("PersistentVolumeClaim"), Namespace: r.namespace, Name: name, Sync: true, Read: read, Watch: read})
 }
 
 func (r *refCollector) local(ref *corev1.LocalObjectReference) {
@@ -116,16 +118,16 @@ func (r *refCollector) container(container *corev1.Container, creating bool) {
 	}
 }
 
-func (r *refCollector) volume(pod *corev1.Pod, volume *corev1.Volume) {
+func (r *refCollector) volume(pod *corev1.Pod, volume *corev1.Volume, creating bool) {
 	switch {
 	case volume.Secret != nil:
 		r.secret(volume.Secret.SecretName, false)
 	case volume.ConfigMap != nil:
 		r.configMap(volume.ConfigMap.Name, false)
 	case volume.PersistentVolumeClaim != nil:
-		r.claim(volume.PersistentVolumeClaim.ClaimName)
+		r.claim(volume.PersistentVolumeClaim.ClaimName, false)
 	case volume.Ephemeral != nil:
-		r.claim(pod.Name + "-" + volume.Name)
+		r.claim(ephemeralClaim(pod, volume), creating)
 	case volume.ISCSI != nil:
 		r.local(volume.ISCSI.SecretRef)
 	case volume.RBD != nil:
@@ -156,33 +158,11 @@ func (r *refCollector) volume(pod *corev1.Pod, volume *corev1.Volume) {
 	}
 }
 
-// needsNamespaces tells whether a term names namespaces and selects others.
+// needsNamespaces tells whether there is a term for which the matching
+// namespaces must be listed; see fence.
 func needsNamespaces(affinity *corev1.Affinity) bool {
-	if affinity == nil {
+	if affinity == nil || affinity.PodAffinity == nil {
 		return false
 	}
-	both := func(term corev1.PodAffinityTerm) bool {
-		return len(term.Namespaces) > 0 && term.NamespaceSelector != nil
-	}
-	var required []corev1.PodAffinityTerm
-	var preferred []corev1.WeightedPodAffinityTerm
-	if pods := affinity.PodAffinity; pods != nil {
-		required = append(required, pods.RequiredDuringSchedulingIgnoredDuringExecution...)
-		preferred = append(preferred, pods.PreferredDuringSchedulingIgnoredDuringExecution...)
-	}
-	if pods := affinity.PodAntiAffinity; pods != nil {
-		required = append(required, pods.RequiredDuringSchedulingIgnoredDuringExecution...)
-		preferred = append(preferred, pods.PreferredDuringSchedulingIgnoredDuringExecution...)
-	}
-	for _, term := range required {
-		if both(term) {
-			return true
-		}
-	}
-	for _, term := range preferred {
-		if both(term.PodAffinityTerm) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(affinity.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, namesAndSelects)
 }

@@ -38,12 +38,14 @@ func (t *podTranslation) affinity() *corev1.Affinity {
 		out = &corev1.Affinity{}
 	}
 	if pods := out.PodAffinity; pods != nil {
-		pods.RequiredDuringSchedulingIgnoredDuringExecution = t.terms(pods.RequiredDuringSchedulingIgnoredDuringExecution)
-		t.weighted(pods.PreferredDuringSchedulingIgnoredDuringExecution)
+		for i := range pods.RequiredDuringSchedulingIgnoredDuringExecution {
+			t.term(&pods.RequiredDuringSchedulingIgnoredDuringExecution[i])
+		}
+		pods.PreferredDuringSchedulingIgnoredDuringExecution = t.weighted(pods.PreferredDuringSchedulingIgnoredDuringExecution)
 	}
 	if pods := out.PodAntiAffinity; pods != nil {
-		pods.RequiredDuringSchedulingIgnoredDuringExecution = t.terms(pods.RequiredDuringSchedulingIgnoredDuringExecution)
-		t.weighted(pods.PreferredDuringSchedulingIgnoredDuringExecution)
+		pods.RequiredDuringSchedulingIgnoredDuringExecution = t.avoided(pods.RequiredDuringSchedulingIgnoredDuringExecution)
+		pods.PreferredDuringSchedulingIgnoredDuringExecution = t.weighted(pods.PreferredDuringSchedulingIgnoredDuringExecution)
 	}
 	if name := t.pod.Spec.NodeName; name != "" {
 		// The scheduler of the host is not to be gone round: a wish for a node
@@ -104,17 +106,51 @@ func onNode(affinity *corev1.NodeAffinity, name string) *corev1.NodeAffinity {
 	return affinity
 }
 
-func (t *podTranslation) terms(terms []corev1.PodAffinityTerm) []corev1.PodAffinityTerm {
-	for i := range terms {
-		t.term(&terms[i])
+// avoided are required terms of anti-affinity: whoever avoids two groups of
+// pods avoids both together.
+func (t *podTranslation) avoided(terms []corev1.PodAffinityTerm) []corev1.PodAffinityTerm {
+	var out []corev1.PodAffinityTerm
+	for _, term := range terms {
+		out = append(out, t.split(term)...)
 	}
-	return terms
+	return out
 }
 
-func (t *podTranslation) weighted(terms []corev1.WeightedPodAffinityTerm) {
-	for i := range terms {
-		t.term(&terms[i].PodAffinityTerm)
+// weighted are preferred terms: each pod that one matches counts, and each is
+// in one part only.
+func (t *podTranslation) weighted(terms []corev1.WeightedPodAffinityTerm) []corev1.WeightedPodAffinityTerm {
+	var out []corev1.WeightedPodAffinityTerm
+	for _, weighted := range terms {
+		for _, part := range t.split(weighted.PodAffinityTerm) {
+			out = append(out, corev1.WeightedPodAffinityTerm{Weight: weighted.Weight, PodAffinityTerm: part})
+		}
 	}
+	return out
+}
+
+// split translates a term. One that names namespaces and selects others means
+// either, which one selector of labels cannot say: it becomes two, which have
+// no pod in common and follow the labels of namespaces.
+func (t *podTranslation) split(term corev1.PodAffinityTerm) []corev1.PodAffinityTerm {
+	if !namesAndSelects(term) || term.LabelSelector == nil {
+		t.term(&term)
+		return []corev1.PodAffinityTerm{term}
+	}
+	named, selected := term.DeepCopy(), term.DeepCopy()
+	named.NamespaceSelector, selected.Namespaces = nil, nil
+	t.term(named)
+	t.term(selected)
+	selected.LabelSelector.MatchExpressions = append(selected.LabelSelector.MatchExpressions, metav1.LabelSelectorRequirement{
+		Key: api.LabelVirtualNamespace, Operator: metav1.LabelSelectorOpNotIn, Values: slices.Sorted(slices.Values(term.Namespaces)),
+	})
+	return []corev1.PodAffinityTerm{*named, *selected}
+}
+
+// namesAndSelects tells whether a term names namespaces and selects some
+// others.
+func namesAndSelects(term corev1.PodAffinityTerm) bool {
+	selector := term.NamespaceSelector
+	return len(term.Namespaces) > 0 && selector != nil && len(selector.MatchLabels)+len(selector.MatchExpressions) > 0
 }
 
 // term changes its argument, which is a copy.
@@ -139,8 +175,7 @@ func (t *podTranslation) fence(term *corev1.PodAffinityTerm) []metav1.LabelSelec
 	case len(term.Namespaces) == 0 || len(selector.MatchLabels)+len(selector.MatchExpressions) == 0:
 		return inNamespaces(selector)
 	}
-	// Both: one or the other, which labels cannot say. Those that exist now are
-	// listed.
+	// Both, in a term that cannot be split: those that exist now are listed.
 	names := slices.Clone(term.Namespaces)
 	if matching, err := metav1.LabelSelectorAsSelector(selector); err == nil {
 		for _, namespace := range translate.FindAll[*corev1.Namespace](t.in.Refs, translate.Virtual, "") {
@@ -191,39 +226,49 @@ func (t *podTranslation) topologySpread() []corev1.TopologySpreadConstraint {
 // names gives the containers the host name that a kubelet would give them. The
 // subdomain does not cross: the kubelet would make a name of it in the host's
 // namespace and domain.
-func (t *podTranslation) names(out *corev1.PodSpec) {
+func (t *podTranslation) names(out *corev1.PodSpec) error {
 	in := t.pod.Spec
-	if in.HostnameOverride != nil {
-		name := *in.HostnameOverride
-		out.HostnameOverride = &name
-		return
-	}
 	if in.HostNetwork {
-		return // It has the node's.
+		return nil // It has the node's.
 	}
-	out.Hostname = in.Hostname
-	if out.Hostname == "" {
-		out.Hostname = hostnameOf(t.pod.Name)
+	name := in.Hostname
+	if name == "" {
+		name = hostnameOf(t.pod.Name)
 	}
-	if in.SetHostnameAsFQDN != nil && *in.SetHostnameAsFQDN && in.Subdomain != "" {
-		name := strings.Join([]string{out.Hostname, in.Subdomain, t.pod.Namespace, "svc", t.in.Tenant.ClusterDomain}, ".")
+	// The field takes no dots, and an older host knows no other.
+	out.Hostname = strings.ReplaceAll(name, ".", "-")
+	switch {
+	case in.HostnameOverride != nil:
+		out.HostnameOverride = new(*in.HostnameOverride)
+	case in.SetHostnameAsFQDN != nil && *in.SetHostnameAsFQDN && in.Subdomain != "":
+		full := strings.Join([]string{name, in.Subdomain, t.pod.Namespace, "svc", t.in.Tenant.ClusterDomain}, ".")
+		if len(full) > maxHostname {
+			return fmt.Errorf("spec.setHostnameAsFQDN: the name %q has %d characters, and a host name at most %d: choose a shorter hostname or subdomain", full, len(full), maxHostname)
+		}
+		out.HostnameOverride = &full
+	case name != out.Hostname:
 		out.HostnameOverride = &name
 	}
+	return nil
 }
 
-// hostnameOf cuts a pod's name to what a host name may be.
+// maxHostname is what the kernel takes.
+const maxHostname = 64
+
+// hostnameOf cuts a pod's name to what a host name may be, as the kubelet does.
 func hostnameOf(name string) string {
-	name = strings.ReplaceAll(name, ".", "-")
 	if len(name) > 63 {
 		name = name[:63]
 	}
-	return strings.TrimRight(name, "-")
+	return strings.TrimRight(name, "-.")
 }
 
-// What the API allows in a dnsConfig (pkg/apis/core/validation).
+// What the API allows in a dnsConfig (pkg/apis/core/validation). The kubelet,
+// too, leaves out what is more.
 const (
-	maxNameservers = 3
-	maxSearches    = 32
+	maxNameservers      = 3
+	maxSearches         = 32
+	maxSearchCharacters = 2048
 )
 
 // dns leads to the tenant's DNS where a real cluster leads to its own.
@@ -253,6 +298,9 @@ func (t *podTranslation) dns(out *corev1.PodSpec) {
 	if own := in.DNSConfig; own != nil {
 		config.Nameservers = unique(append(config.Nameservers, own.Nameservers...), maxNameservers)
 		config.Searches = unique(append(config.Searches, own.Searches...), maxSearches)
+		for len(strings.Join(config.Searches, " ")) > maxSearchCharacters {
+			config.Searches = config.Searches[:len(config.Searches)-1]
+		}
 		if slices.ContainsFunc(own.Options, func(o corev1.PodDNSConfigOption) bool { return o.Name == "ndots" }) {
 			options = nil
 		}

@@ -70,14 +70,14 @@ func podStatus(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 	to.PodIP = from.PodIP
 	to.PodIPs = from.PodIPs
 	to.StartTime = from.StartTime
-	to.InitContainerStatuses = containerStatuses(from.InitContainerStatuses, text, names(virtual.Spec.InitContainers))
-	to.ContainerStatuses = containerStatuses(from.ContainerStatuses, text, names(virtual.Spec.Containers))
+	to.InitContainerStatuses = containerStatuses(from.InitContainerStatuses, text, virtual.Spec.InitContainers)
+	to.ContainerStatuses = containerStatuses(from.ContainerStatuses, text, virtual.Spec.Containers)
 	if to.QOSClass == "" {
 		to.QOSClass = from.QOSClass
 	}
-	var ephemeral []string
+	var ephemeral []corev1.Container
 	for i := range virtual.Spec.EphemeralContainers {
-		ephemeral = append(ephemeral, virtual.Spec.EphemeralContainers[i].Name)
+		ephemeral = append(ephemeral, corev1.Container(virtual.Spec.EphemeralContainers[i].EphemeralContainerCommon))
 	}
 	to.EphemeralContainerStatuses = containerStatuses(from.EphemeralContainerStatuses, text, ephemeral)
 	to.Resize = from.Resize
@@ -117,19 +117,13 @@ func podConditions(virtual *corev1.Pod, host []corev1.PodCondition, observed int
 	return out
 }
 
-func names(containers []corev1.Container) []string {
-	var all []string
-	for i := range containers {
-		all = append(all, containers[i].Name)
-	}
-	return all
-}
-
-// containerStatuses leaves out containers that the host has added.
-func containerStatuses(in []corev1.ContainerStatus, text func(string) string, known []string) []corev1.ContainerStatus {
+// containerStatuses leaves out containers, and mounts in them, that the host has
+// added.
+func containerStatuses(in []corev1.ContainerStatus, text func(string) string, known []corev1.Container) []corev1.ContainerStatus {
 	var out []corev1.ContainerStatus
 	for _, status := range in {
-		if !slices.Contains(known, status.Name) {
+		container := containerNamed(known, status.Name)
+		if container == nil {
 			continue
 		}
 		for _, state := range []*corev1.ContainerState{&status.State, &status.LastTerminationState} {
@@ -140,6 +134,9 @@ func containerStatuses(in []corev1.ContainerStatus, text func(string) string, kn
 				state.Terminated.Message = text(state.Terminated.Message)
 			}
 		}
+		status.VolumeMounts = slices.DeleteFunc(status.VolumeMounts, func(mounted corev1.VolumeMountStatus) bool {
+			return !slices.ContainsFunc(container.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == mounted.MountPath })
+		})
 		out = append(out, status)
 	}
 	return out

@@ -1,11 +1,13 @@
 package kinds_test
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/syncer/kinds"
@@ -24,14 +26,14 @@ func podFields() map[string]fieldList {
 			copied: []string{
 				"RestartPolicy", "TerminationGracePeriodSeconds", "ActiveDeadlineSeconds",
 				"HostNetwork", "HostPID", "HostIPC", "ShareProcessNamespace", "SecurityContext",
-				"Tolerations", "HostAliases", "ReadinessGates", "OS", "HostUsers", "SchedulingGates",
+				"HostAliases", "ReadinessGates", "OS", "HostUsers", "SchedulingGates",
 				"Resources", "HostnameOverride",
 			},
 			translated: []string{
 				"Volumes", "InitContainers", "Containers", "EphemeralContainers", "DNSPolicy", "DNSConfig",
 				"NodeSelector", "ServiceAccountName", "AutomountServiceAccountToken", "NodeName",
 				"ImagePullSecrets", "Hostname", "Affinity", "EnableServiceLinks", "TopologySpreadConstraints",
-				"SetHostnameAsFQDN",
+				"SetHostnameAsFQDN", "Tolerations",
 				// As far as the limits name the class.
 				"PriorityClassName", "RuntimeClassName",
 			},
@@ -148,6 +150,7 @@ func TestPodCopied(t *testing.T) {
 	checkCopied(t, fields["Container"], pod.Spec.InitContainers[0], host.Spec.InitContainers[0])
 	for i, source := range reflectSources(t) {
 		pod.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: source}}
+		in.Refs.Virtual = []translate.Object{claimOf(pod, "v")}
 		host, err := kinds.Pod().ToHost(in)
 		if err != nil {
 			continue // Refused; see podFields.
@@ -187,7 +190,11 @@ func FuzzPod(f *testing.F) { fuzzToHost(f, kinds.Pod(), checkPodReferences) }
 // checkPodReferences: no reference of a host pod is outside of the tenant.
 func checkPodReferences(t *testing.T, in translate.Input[translate.Object]) {
 	virtual := in.Virtual.(*corev1.Pod)
-	host, err := kinds.Pod().ToHost(translate.Input[*corev1.Pod]{Tenant: in.Tenant, Virtual: virtual})
+	var refs translate.Objects
+	for _, volume := range virtual.Spec.Volumes {
+		refs.Virtual = append(refs.Virtual, claimOf(virtual, volume.Name))
+	}
+	host, err := kinds.Pod().ToHost(translate.Input[*corev1.Pod]{Tenant: in.Tenant, Virtual: virtual, Refs: refs})
 	if err != nil {
 		return
 	}
@@ -214,6 +221,16 @@ func checkPodReferences(t *testing.T, in translate.Input[translate.Object]) {
 			t.Fatalf("an affinity term is not confined to the tenant's pods: %v", term.LabelSelector)
 		}
 	}
+}
+
+// claimOf is the claim that the tenant's controller makes for an ephemeral
+// volume.
+func claimOf(pod *corev1.Pod, volume string) *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
+		Namespace:       pod.Namespace,
+		Name:            pod.Name + "-" + volume,
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(pod, corev1.SchemeGroupVersion.WithKind("Pod"))},
+	}}
 }
 
 // isHostName relies on the filler's names s0 to s49.
@@ -292,4 +309,45 @@ func hasFence(term corev1.PodAffinityTerm) bool {
 		}
 	}
 	return false
+}
+
+// TestPodServiceVariablesFit: a pod in a namespace with very many Services is
+// no larger than the host takes, and has the variables that it uses.
+func TestPodServiceVariablesFit(t *testing.T) {
+	pod := named(&corev1.Pod{}, "pod").(*corev1.Pod)
+	for i := range 50 {
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i)})
+	}
+	pod.Spec.Containers[3].Args = []string{"--a=$(UNKNOWN) --b=$(SERVICE_7_SERVICE_HOST)"}
+	in := translate.Input[*corev1.Pod]{Tenant: translate.NewTenant(testTenant(), nil), Virtual: pod}
+	names := func() map[string]bool {
+		host, err := kinds.Pod().ToHost(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size := host.Size(); size > 1<<20 {
+			t.Errorf("with %d Services the pod has %d bytes", len(in.Refs.Virtual), size)
+		}
+		all := map[string]bool{}
+		for _, variable := range host.Spec.Containers[49].Env {
+			all[variable.Name] = true
+		}
+		return all
+	}
+	add := func(upTo int) {
+		for i := len(in.Refs.Virtual); i < upTo; i++ {
+			in.Refs.Virtual = append(in.Refs.Virtual, &corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("service-%d", i)},
+				Spec:       corev1.ServiceSpec{ClusterIP: "10.96.1.1", Ports: []corev1.ServicePort{{Port: 80}}},
+			})
+		}
+	}
+	add(10)
+	if got := names(); !got["SERVICE_9_SERVICE_HOST"] || !got["KUBERNETES_SERVICE_HOST"] {
+		t.Errorf("with few Services: %v", got)
+	}
+	add(1000)
+	if got := names(); got["SERVICE_9_SERVICE_HOST"] || !got["SERVICE_7_SERVICE_HOST"] || !got["KUBERNETES_SERVICE_HOST"] {
+		t.Errorf("with many Services: %v", got)
+	}
 }

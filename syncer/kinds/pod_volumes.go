@@ -5,6 +5,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -109,8 +110,12 @@ func (t *podTranslation) volume(in *corev1.Volume, token *int) (corev1.Volume, e
 		out.CSI = in.CSI.DeepCopy()
 		out.CSI.NodePublishSecretRef = t.local(in.CSI.NodePublishSecretRef)
 	case in.Ephemeral != nil:
-		// The tenant's controller has made the claim: there is exactly one.
-		out.PersistentVolumeClaim = &corev1.PersistentVolumeClaimVolumeSource{ClaimName: t.hostName(t.pod.Name + "-" + in.Name)}
+		// The tenant's controller makes the claim: there is exactly one.
+		name := ephemeralClaim(t.pod, in)
+		if claim := t.claim(name); claim != nil && t.in.Host == nil && !metav1.IsControlledBy(claim, t.pod) {
+			return out, fmt.Errorf("the claim %q was not made for this pod: delete it, or rename the pod or the volume", name)
+		}
+		out.PersistentVolumeClaim = &corev1.PersistentVolumeClaimVolumeSource{ClaimName: t.hostName(name)}
 	case in.Image != nil:
 		out.Image = in.Image.DeepCopy()
 	default:
@@ -118,6 +123,27 @@ func (t *podTranslation) volume(in *corev1.Volume, token *int) (corev1.Volume, e
 		out.EmptyDir = &corev1.EmptyDirVolumeSource{}
 	}
 	return out, nil
+}
+
+// ephemeralClaim is the name of the claim of an ephemeral volume.
+func ephemeralClaim(pod *corev1.Pod, volume *corev1.Volume) string {
+	return pod.Name + "-" + volume.Name
+}
+
+func (t *podTranslation) claim(name string) *corev1.PersistentVolumeClaim {
+	return translate.Find[*corev1.PersistentVolumeClaim](t.in.Refs, translate.Virtual, t.pod.Namespace, name)
+}
+
+// waitsForClaims tells whether the claim of an ephemeral volume is still to be
+// made. Until then nobody knows whose it will be.
+func (t *podTranslation) waitsForClaims() bool {
+	for i := range t.pod.Spec.Volumes {
+		volume := &t.pod.Spec.Volumes[i]
+		if volume.Ephemeral != nil && t.in.Host == nil && t.claim(ephemeralClaim(t.pod, volume)) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *podTranslation) local(in *corev1.LocalObjectReference) *corev1.LocalObjectReference {

@@ -14,11 +14,15 @@ import (
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
 
+// maxAnnotations is how many bytes the annotations of one object may have, keys
+// and values together (apimachinery, TotalAnnotationSizeLimitB).
+const maxAnnotations = 256 << 10
+
 // HostMeta is the metadata of the host object of a virtual one: computed name,
 // the tenant's namespace, labels and annotations but for reserved ones, our
 // marks, the tenant's control plane as owner. Finalizers, owners and
 // generateName do not cross. Annotations named in drop do not either; one that
-// ends in '/' is a prefix.
+// ends in '/' is a prefix. See also FitAnnotations.
 func (t Tenant) HostMeta(virtual metav1.Object, drop ...string) metav1.ObjectMeta {
 	meta := metav1.ObjectMeta{
 		Name:        HostName(virtual.GetNamespace(), virtual.GetName()),
@@ -45,7 +49,33 @@ func (t Tenant) HostMeta(virtual metav1.Object, drop ...string) metav1.ObjectMet
 		meta.Annotations[api.AnnotationSyncedAnnotations] = annotations
 	}
 	t.Mark(&meta, virtual)
+	FitAnnotations(&meta)
 	return meta
+}
+
+// FitAnnotations leaves out the largest annotations of the virtual object if,
+// together with ours, they are more than an object may have: they are for the
+// virtual object's readers, who have them there.
+func FitAnnotations(host metav1.Object) {
+	annotations := host.GetAnnotations()
+	size := 0
+	for key, value := range annotations {
+		size += len(key) + len(value)
+	}
+	if size <= maxAnnotations {
+		return
+	}
+	synced := strings.Split(annotations[api.AnnotationSyncedAnnotations], ",")
+	slices.SortStableFunc(synced, func(a, b string) int { return len(annotations[b]) - len(annotations[a]) })
+	for size > maxAnnotations && len(synced) > 0 {
+		key := synced[0]
+		synced = synced[1:]
+		size -= 2*len(key) + 1 + len(annotations[key])
+		delete(annotations, key)
+	}
+	slices.Sort(synced)
+	annotations[api.AnnotationSyncedAnnotations] = strings.Join(synced, ",")
+	host.SetAnnotations(annotations)
 }
 
 // Mark puts our labels, annotations and owner on the metadata of a host object

@@ -1,6 +1,7 @@
 package translate_test
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -140,5 +141,42 @@ func TestMergeMeta(t *testing.T) {
 	}
 	if diff := cmp.Diff(wantAnnotations, host.Annotations); diff != "" {
 		t.Errorf("annotations (-want +got):\n%s", diff)
+	}
+}
+
+// TestAnnotationsFit: an object that is full in the tenant has room for our
+// marks on the host, and keeps what is small.
+func TestAnnotationsFit(t *testing.T) {
+	size := func(annotations map[string]string) int {
+		sum := 0
+		for key, value := range annotations {
+			sum += len(key) + len(value)
+		}
+		return sum
+	}
+	const limit = 256 << 10
+	full := map[string]string{"small": "kept", "large": "", "larger": strings.Repeat("ü", 100<<9)}
+	full["large"] = strings.Repeat("x", limit-size(full))
+	virtual := &metav1.ObjectMeta{Name: "a", Namespace: "n", Annotations: full}
+	host := tenant().HostMeta(virtual)
+	if got := size(host.Annotations); got > limit {
+		t.Errorf("annotations have %d bytes, and the host takes %d", got, limit)
+	}
+	if host.Annotations["small"] != "kept" || host.Annotations["larger"] == "" || host.Annotations["large"] != "" {
+		t.Errorf("kept: %v", host.Annotations[api.AnnotationSyncedAnnotations])
+	}
+	if got := host.Annotations[api.AnnotationSyncedAnnotations]; got != "larger,small" {
+		t.Errorf("synced annotations are %q", got)
+	}
+	if size(full) != limit {
+		t.Error("the virtual object was changed")
+	}
+	many := map[string]string{}
+	for i := range 4000 {
+		many[fmt.Sprintf("example.com/a-rather-long-key-without-a-value-%04d", i)] = strings.Repeat("v", i%7)
+	}
+	host = tenant().HostMeta(&metav1.ObjectMeta{Name: "a", Namespace: "n", Annotations: many})
+	if got := size(host.Annotations); got > limit || len(host.Annotations) < 2000 {
+		t.Errorf("of many small ones %d are left, with %d bytes", len(host.Annotations), got)
 	}
 }
