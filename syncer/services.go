@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/syncer/kinds"
@@ -26,12 +29,13 @@ const (
 
 // AllocateService makes or changes the host Service of svc and puts what the
 // host decided (addresses, node ports) into svc, before the tenant's API
-// server stores it. old is nil on create. It works before Run, too.
+// server stores it. old is nil on create. ctx must end when the request does:
+// what has become of it is looked up then. It works before Run, too.
 //
 //	create ─► host Service made ─► svc filled in ─► stored in the tenant
 //	                │                                   │ failed, never came
-//	                └── an earlier try's is taken over  └─► the engine collects the
-//	                                                        host Service after a while
+//	                └── an earlier try's is taken over  └─► the engine deletes the
+//	                                                        host Service
 func (s *Syncer) AllocateService(ctx context.Context, svc, old *corev1.Service, dryRun bool) error {
 	if old != nil && equality.Semantic.DeepEqual(svc.Spec, old.Spec) {
 		return nil // Labels and annotations follow by the engine.
@@ -47,11 +51,14 @@ func (s *Syncer) AllocateService(ctx context.Context, svc, old *corev1.Service, 
 		input:  translate.Input[*corev1.Service]{Tenant: tenant, Virtual: svc.DeepCopy()},
 		create: old == nil,
 	}
+	a.input.Virtual.Status = corev1.ServiceStatus{}
+	if old != nil {
+		a.input.Virtual.Status = old.Status
+	}
 	if dryRun {
 		a.dryRun = []string{metav1.DryRunAll}
-	}
-	if !dryRun {
-		s.hold(svc, old)
+	} else {
+		s.hold(ctx, svc)
 	}
 	if err := a.run(ctx); err != nil {
 		return a.rewrite(err)
@@ -69,38 +76,36 @@ func (s *Syncer) AllocateService(ctx context.Context, svc, old *corev1.Service, 
 	return nil
 }
 
-// hold keeps the engine from making the host Service again what the stored
-// virtual one says, while the new one is on its way.
-func (s *Syncer) hold(svc, old *corev1.Service) {
+// hold keeps the engine, until the request is over, from making the host Service
+// again what the stored virtual one says.
+func (s *Syncer) hold(ctx context.Context, svc *corev1.Service) {
 	s.mu.Lock()
 	e := s.engine
 	s.mu.Unlock()
 	if e == nil || !s.synced.Load() {
 		return
 	}
-	name := types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}
 	kind := corev1.SchemeGroupVersion.WithKind("Service").GroupKind()
-	if old == nil {
-		e.Hold(kind, name, nil)
-		return
-	}
-	e.Hold(kind, name, old)
+	context.AfterFunc(ctx, e.Hold(kind, types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}))
 }
 
-// inTenant tells whether the tenant has a Service of this name: admission comes
-// before the API server looks.
-func (s *Syncer) inTenant(ctx context.Context, namespace, name string) (bool, error) {
+// inTenant returns the uid of the tenant's Service of this name, if there is
+// one: admission comes before the API server looks.
+func (s *Syncer) inTenant(ctx context.Context, namespace, name string) (types.UID, error) {
 	s.mu.Lock()
 	virtual := s.virtual
 	s.mu.Unlock()
 	if virtual == nil {
-		return false, apierrors.NewServiceUnavailable(fmt.Sprintf("cannot tell yet whether there is a Service %q: try again", name))
+		return "", apierrors.NewServiceUnavailable(fmt.Sprintf("cannot tell yet whether there is a Service %q: try again", name))
 	}
-	_, err := virtual.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
+	found, err := virtual.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return false, nil
+		return "", nil
 	}
-	return err == nil, err
+	if err != nil {
+		return "", err
+	}
+	return found.UID, nil
 }
 
 // allocation is one call of AllocateService.
@@ -116,43 +121,33 @@ type allocation struct {
 // run leaves in a.input.Host the host Service as it is then, or nil if the
 // Service has no place on the host.
 func (a *allocation) run(ctx context.Context) error {
-	desired, err := a.kind.ToHost(a.input)
-	if err != nil {
-		return apierrors.NewForbidden(corev1.Resource("services"), a.input.Virtual.Name, err)
+	desired, err := a.desired(nil)
+	if err != nil || desired == nil {
+		return err
 	}
-	if desired == nil {
-		return nil
-	}
-	if a.create {
-		// What the name now stands for is not stored yet: the engine gives it
-		// time, and the uid later.
-		delete(desired.Annotations, api.AnnotationVirtualUID)
-	}
-	services := a.syncer.host.CoreV1().Services(a.tenant.HostNamespace)
+	services := a.services()
 	for range replaceTries {
 		found, err := services.Get(ctx, desired.Name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err):
 			made, err := services.Create(ctx, desired, metav1.CreateOptions{DryRun: a.dryRun})
+			if err == nil {
+				a.input.Host = made
+				return nil
+			}
 			if apierrors.IsAlreadyExists(err) {
 				continue
 			}
-			if err != nil {
+			if !apierrors.IsInvalid(err) || !a.freeLeftovers(ctx, desired) {
 				return err
 			}
-			a.input.Host = made
-			return nil
 		case err != nil:
 			return err
-		}
-		virtual, ours := a.tenant.Owns(found)
-		if want := (types.NamespacedName{Namespace: a.input.Virtual.Namespace, Name: a.input.Virtual.Name}); !ours || virtual != want {
-			return apierrors.NewForbidden(corev1.Resource("services"), a.input.Virtual.Name,
-				fmt.Errorf("the name %q is taken on the host by an object that is not the tenant's: ask whoever runs the host to delete it", desired.Name))
-		}
-		done, err := a.takeOver(ctx, found, desired)
-		if done || err != nil {
-			return err
+		default:
+			done, err := a.takeOver(ctx, found)
+			if done || err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -163,53 +158,136 @@ func (a *allocation) run(ctx context.Context) error {
 	return apierrors.NewServerTimeout(corev1.Resource("services"), "allocate", 1)
 }
 
+func (a *allocation) services() corev1client.ServiceInterface {
+	return a.syncer.host.CoreV1().Services(a.tenant.HostNamespace)
+}
+
+// desired is what the host Service is to be, given what it is.
+func (a *allocation) desired(found *corev1.Service) (*corev1.Service, error) {
+	in := a.input
+	in.Host = found
+	desired, err := a.kind.ToHost(in)
+	if err != nil {
+		return nil, apierrors.NewForbidden(corev1.Resource("services"), a.input.Virtual.Name, err)
+	}
+	if desired != nil && a.create {
+		// What the name now stands for is not stored yet: the engine gives it
+		// time, and the uid later.
+		delete(desired.Annotations, api.AnnotationVirtualUID)
+	}
+	return desired, nil
+}
+
 // takeOver changes a host Service that exists. If it is another one's (of an
 // earlier virtual Service, or of a try with another address), it has it
 // deleted and is not done.
-func (a *allocation) takeOver(ctx context.Context, found, desired *corev1.Service) (done bool, err error) {
-	services := a.syncer.host.CoreV1().Services(a.tenant.HostNamespace)
-	replace := func() (bool, error) {
-		if len(a.dryRun) > 0 {
-			// The old one stays; addresses of the new one cannot be foretold.
-			return true, nil
-		}
-		err := services.Delete(ctx, found.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &found.UID}})
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			return false, err
-		}
-		return false, nil
+func (a *allocation) takeOver(ctx context.Context, found *corev1.Service) (done bool, err error) {
+	name := types.NamespacedName{Namespace: a.input.Virtual.Namespace, Name: a.input.Virtual.Name}
+	if virtual, ours := a.tenant.Owns(found); (!ours || virtual != name) && !a.tenant.Strayed(found, name) {
+		return false, apierrors.NewForbidden(corev1.Resource("services"), name.Name,
+			fmt.Errorf("the name %q is taken on the host by an object that is not the tenant's: ask whoever runs the host to delete it", found.Name))
 	}
 	if a.create && found.Annotations[api.AnnotationVirtualUID] != "" {
-		exists, err := a.syncer.inTenant(ctx, a.input.Virtual.Namespace, a.input.Virtual.Name)
+		exists, err := a.syncer.inTenant(ctx, name.Namespace, name.Name)
 		if err != nil {
 			return false, err
 		}
-		if exists {
-			return false, apierrors.NewAlreadyExists(corev1.Resource("services"), a.input.Virtual.Name)
+		if exists != "" {
+			return false, apierrors.NewAlreadyExists(corev1.Resource("services"), name.Name)
 		}
-		return replace()
+		return a.replace(ctx, found)
 	}
 	if found.DeletionTimestamp != nil {
-		return replace()
+		return a.replace(ctx, found)
 	}
-	merged := found.DeepCopy()
-	merged = a.kind.Merge(merged, desired)
+	desired, err := a.desired(found)
+	if err != nil {
+		return false, err
+	}
+	merged := a.kind.Merge(found.DeepCopy(), desired)
 	translate.MergeMeta(merged, desired)
 	if equality.Semantic.DeepEqual(found, merged) {
 		a.input.Host = found
 		return true, nil
 	}
-	written, err := services.Update(ctx, merged, metav1.UpdateOptions{DryRun: a.dryRun})
+	written, err := a.services().Update(ctx, merged, metav1.UpdateOptions{DryRun: a.dryRun})
 	switch {
+	case err == nil:
+		a.input.Host = written
+		return true, nil
 	case apierrors.IsConflict(err):
 		return false, nil
-	case apierrors.IsInvalid(err) && a.create:
-		return replace()
-	case err != nil:
+	case !apierrors.IsInvalid(err):
+		return false, err
+	case a.create:
+		return a.replace(ctx, found)
+	case a.freeLeftovers(ctx, desired):
+		return false, nil
+	}
+	return false, err
+}
+
+// replace deletes a host Service, to make it anew. In a dry run the old one
+// stays: addresses of the new one cannot be foretold.
+func (a *allocation) replace(ctx context.Context, found *corev1.Service) (done bool, err error) {
+	if len(a.dryRun) > 0 {
+		return true, nil
+	}
+	err = a.services().Delete(ctx, found.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &found.UID}})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return false, err
 	}
-	a.input.Host = written
-	return true, nil
+	return false, nil
+}
+
+// freeLeftovers deletes host Services that have an address or a node port which
+// is asked for, and whose virtual Service is gone: in a cluster, what a deleted
+// Service had is free at once.
+func (a *allocation) freeLeftovers(ctx context.Context, desired *corev1.Service) (freed bool) {
+	if len(a.dryRun) > 0 || !asksFor(desired) {
+		return false
+	}
+	mine := labels.SelectorFromSet(labels.Set{api.LabelTenant: a.tenant.Name, api.LabelComponent: api.ComponentSynced})
+	list, err := a.services().List(ctx, metav1.ListOptions{LabelSelector: mine.String()})
+	if err != nil {
+		return false
+	}
+	for i := range list.Items {
+		found := &list.Items[i]
+		virtual, ours := a.tenant.Owns(found)
+		uid := types.UID(found.Annotations[api.AnnotationVirtualUID])
+		if !ours || found.Name == desired.Name || uid == "" || !collides(found, desired) {
+			continue
+		}
+		exists, err := a.syncer.inTenant(ctx, virtual.Namespace, virtual.Name)
+		if err != nil || exists == uid {
+			continue
+		}
+		if _, err := a.replace(ctx, found); err == nil {
+			freed = true
+		}
+	}
+	return freed
+}
+
+// asksFor tells whether a Service wants an address or a node port of its choice.
+func asksFor(service *corev1.Service) bool {
+	return service.Spec.ClusterIP != "" && service.Spec.ClusterIP != corev1.ClusterIPNone ||
+		service.Spec.HealthCheckNodePort != 0 ||
+		slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort != 0 })
+}
+
+// collides tells whether two Services cannot both have what one of them has and
+// the other wants.
+func collides(have, wants *corev1.Service) bool {
+	ports := map[int32]bool{have.Spec.HealthCheckNodePort: true}
+	for _, port := range have.Spec.Ports {
+		ports[port.NodePort] = true
+	}
+	delete(ports, 0)
+	return slices.ContainsFunc(have.Spec.ClusterIPs, func(ip string) bool {
+		return ip != corev1.ClusterIPNone && (ip == wants.Spec.ClusterIP || slices.Contains(wants.Spec.ClusterIPs, ip))
+	}) || ports[wants.Spec.HealthCheckNodePort] || slices.ContainsFunc(wants.Spec.Ports, func(p corev1.ServicePort) bool { return ports[p.NodePort] })
 }
 
 // rewrite says what the host said in the tenant's names.

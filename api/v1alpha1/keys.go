@@ -57,6 +57,13 @@ const (
 	// are to be renewed (RFC 3339).
 	AnnotationTokensOf      = Prefix + "tokens-of"
 	AnnotationTokensRefresh = Prefix + "tokens-refresh"
+	// AnnotationTokensSum is a checksum of such a Secret's contents: what
+	// somebody changed on the host is made anew.
+	AnnotationTokensSum = Prefix + "tokens-sum"
+	// AnnotationShownStatus lists what of a host Service's status the tenant has
+	// been shown, so that it can be withdrawn without taking away what the
+	// tenant's own controllers wrote.
+	AnnotationShownStatus = Prefix + "shown-status"
 )
 
 // Annotations on host pods that hold virtual values for the downward API, and

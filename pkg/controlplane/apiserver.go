@@ -123,6 +123,10 @@ func apiServerOptions(o Options, certs *certificates, runDir string) (*apiserver
 
 	opts.AllowPrivileged = true
 	opts.ServiceClusterIPRanges = strings.Join(o.ServiceCIDRs, ",")
+	if o.ServiceAllocator != nil {
+		// Whoever allocates has a range of its own.
+		opts.ServiceNodePortRange = utilnet.PortRange{Base: 1, Size: 65535}
+	}
 	// Ours comes later, see adjust.
 	opts.EndpointReconcilerType = string(reconcilers.NoneEndpointReconcilerType)
 

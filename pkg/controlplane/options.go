@@ -129,7 +129,8 @@ type ServiceAllocator interface {
 	// check port into svc before it is stored; old is nil when it is being
 	// created. In an update svc may lack what old has, and means to keep it. With
 	// dryRun nothing may be kept. An error refuses the request: an API status
-	// error is passed on as it is.
+	// error is passed on as it is. ctx ends with the request: what it came to can
+	// be looked up then.
 	AllocateService(ctx context.Context, svc, old *corev1.Service, dryRun bool) error
 }
 

@@ -31,7 +31,7 @@ const kubernetesServiceName = "kubernetes"
 //
 // It stands after the webhooks, as nothing may change a Service afterwards. A
 // request that is refused later, by quota or validation, leaves a host Service
-// behind, which the syncer collects.
+// behind, which the syncer deletes when the request's context ends.
 type servicePlugin struct {
 	*admission.Handler
 	allocator ServiceAllocator
@@ -64,10 +64,42 @@ func (p servicePlugin) Admit(ctx context.Context, a admission.Attributes, _ admi
 		return nil
 	}
 
-	if a.GetOperation() == admission.Create && service.Name == "" && service.GenerateName != "" {
-		// Storage would do it, after the host had to know the name.
-		service.Name = names.SimpleNameGenerator.GenerateName(service.GenerateName)
+	var old *corev1.Service
+	if a.GetOperation() == admission.Update {
+		stored, ok := a.GetOldObject().(*core.Service)
+		if !ok {
+			return apierrors.NewInternalError(fmt.Errorf("admission got %T for an old Service", a.GetOldObject()))
+		}
+		if service.ResourceVersion != "" && service.ResourceVersion != stored.ResourceVersion {
+			return nil // It will be refused as a conflict: nothing to do on the host.
+		}
+		var err error
+		if old, err = toVersioned(stored); err != nil {
+			return err
+		}
 	}
+	tries := 1
+	generated := service.Name == "" && a.GetName() == "" && service.GenerateName != ""
+	if generated {
+		tries = generateTries
+	}
+	for try := 1; ; try++ {
+		if generated {
+			// The API server would choose later, and the host's is needed now.
+			service.Name = names.SimpleNameGenerator.GenerateName(service.GenerateName)
+		}
+		err := p.allocate(ctx, a, service, old)
+		if err == nil || try == tries || !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+}
+
+// generateTries is how often a name is generated until it is a new one, as
+// often as the API server does.
+const generateTries = 8
+
+func (p servicePlugin) allocate(ctx context.Context, a admission.Attributes, service *core.Service, old *corev1.Service) error {
 	wanted, err := toVersioned(service)
 	if err != nil {
 		return err
@@ -77,17 +109,6 @@ func (p servicePlugin) Admit(ctx context.Context, a admission.Attributes, _ admi
 	if wanted.Name == "" {
 		wanted.Name = a.GetName()
 	}
-	var old *corev1.Service
-	if a.GetOperation() == admission.Update {
-		stored, ok := a.GetOldObject().(*core.Service)
-		if !ok {
-			return apierrors.NewInternalError(fmt.Errorf("admission got %T for an old Service", a.GetOldObject()))
-		}
-		if old, err = toVersioned(stored); err != nil {
-			return err
-		}
-	}
-
 	if err := p.allocator.AllocateService(ctx, wanted, old, a.IsDryRun()); err != nil {
 		return allocationError(a, err)
 	}

@@ -64,6 +64,11 @@ func TestServicePlugin(t *testing.T) {
 			Spec:       core.ServiceSpec{Type: core.ServiceTypeNodePort, Ports: []core.ServicePort{{Port: 80}, {Port: 81}}},
 		}
 	}
+	at := func(version string) *core.Service {
+		versioned := service("web")
+		versioned.ResourceVersion = version
+		return versioned
+	}
 	conflict := apierrors.NewConflict(schema.GroupResource{Resource: "services"}, "web", errors.New("taken"))
 	cases := map[string]struct {
 		reason      string
@@ -71,6 +76,7 @@ func TestServicePlugin(t *testing.T) {
 		subresource string
 		namespace   string
 		name        string
+		object      *core.Service
 		old         runtime.Object
 		dryRun      bool
 		err         error
@@ -87,6 +93,10 @@ func TestServicePlugin(t *testing.T) {
 			reason:   "A change may need others, so the old one is told.",
 			resource: "services", namespace: "shop", name: "web", old: service("web"),
 			wantCalls: 1, wantIP: "10.96.7.7",
+		},
+		"Stale": {
+			reason:   "An update of an older version will be refused, so nobody is asked.",
+			resource: "services", namespace: "shop", name: "web", object: at("1"), old: at("2"),
 		},
 		"DryRun": {
 			reason:   "The allocator learns that nothing may be kept.",
@@ -130,6 +140,9 @@ func TestServicePlugin(t *testing.T) {
 				operation = admission.Update
 			}
 			object := service(tc.name)
+			if tc.object != nil {
+				object = tc.object
+			}
 			attributes := admission.NewAttributesRecord(object, tc.old, core.Kind("Service").WithVersion("v1"), tc.namespace, tc.name,
 				schema.GroupVersionResource{Version: "v1", Resource: tc.resource}, tc.subresource, operation, nil, tc.dryRun, nil)
 
@@ -147,6 +160,7 @@ func TestServicePlugin(t *testing.T) {
 				t.Errorf("%s\nthe allocator was asked %d times, want %d", tc.reason, allocator.calls, tc.wantCalls)
 			}
 			want := service(tc.name)
+			want.ResourceVersion = object.ResourceVersion
 			if tc.wantIP != "" {
 				want.Spec.ClusterIP = tc.wantIP
 				want.Spec.ClusterIPs = []string{tc.wantIP}
@@ -158,6 +172,46 @@ func TestServicePlugin(t *testing.T) {
 			}
 			if diff := compare(want, object); diff != "" {
 				t.Errorf("%s\nAdmit() -want +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+// takenAllocator knows some names already.
+type takenAllocator struct{ tries, taken int }
+
+func (a *takenAllocator) AllocateService(_ context.Context, svc, _ *corev1.Service, _ bool) error {
+	a.tries++
+	if a.tries <= a.taken {
+		return apierrors.NewAlreadyExists(corev1.Resource("services"), svc.Name)
+	}
+	return nil
+}
+
+// TestServicePluginGeneratesNames: the host's Service has the name of the
+// tenant's, so that must be known in time.
+func TestServicePluginGeneratesNames(t *testing.T) {
+	for reason, tc := range map[string]struct {
+		allocator takenAllocator
+		want      func(error) bool
+	}{
+		"a new name":              {allocator: takenAllocator{}},
+		"the third name is new":   {allocator: takenAllocator{taken: 2}},
+		"it is not tried forever": {allocator: takenAllocator{taken: 1000}, want: apierrors.IsAlreadyExists},
+	} {
+		t.Run(reason, func(t *testing.T) {
+			service := &core.Service{ObjectMeta: metav1.ObjectMeta{GenerateName: "web-"}}
+			attributes := admission.NewAttributesRecord(service, nil, core.Kind("Service").WithVersion("v1"), "shop", "",
+				schema.GroupVersionResource{Version: "v1", Resource: "services"}, "", admission.Create, nil, false, nil)
+			err := servicePlugin{allocator: &tc.allocator}.Admit(t.Context(), attributes, nil)
+			if tc.want != nil {
+				if !tc.want(err) {
+					t.Errorf("Admit() = %v", err)
+				}
+				return
+			}
+			if err != nil || len(service.Name) != len("web-")+5 {
+				t.Errorf("Admit() = %v, name %q", err, service.Name)
 			}
 		})
 	}

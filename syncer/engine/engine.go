@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -64,8 +65,12 @@ type Options struct {
 // lifted the cause.
 const retryPause = 200 * time.Millisecond
 
-// holdTime is how long a write in the tenant may take after the host's.
-const holdTime = 5 * time.Second
+// holdTime is how long a write in the tenant may take after the host's: longer
+// than any request may. seenTime is how long its outcome may take to the cache.
+const (
+	holdTime = time.Minute
+	seenTime = 5 * time.Second
+)
 
 // Engine syncs one tenant.
 type Engine struct {
@@ -105,15 +110,19 @@ type Engine struct {
 	// busy objects are being reconciled.
 	busy map[request]bool
 	// held objects are being changed on the host ahead of their virtual one.
-	held map[request]hold
+	held map[request]*hold
+	// abandoned tells since when it is known that a request failed which may have
+	// made a host object ahead of its virtual one.
+	abandoned map[request]time.Time
 }
 
-// hold is how the virtual object was when the host object ran ahead, and how
-// long that may last.
+// hold lasts as long as there are requests under way that change an object on
+// the host first, then until the cache has seen what became of them in the
+// tenant, and in no case longer than until.
 type hold struct {
-	uid     types.UID
-	version string
-	until   time.Time
+	requests int
+	version  string
+	until    time.Time
 }
 
 // kind is a translate.Any with its two sides.
@@ -165,15 +174,16 @@ func New(o Options) (*Engine, error) {
 		o.Clock = clock.RealClock{}
 	}
 	e := &Engine{
-		Options: o,
-		sources: map[sourceKey]*source{},
-		causes:  map[sourceKey]*source{},
-		index:   newIndex(o.Clock.Now),
-		refused: map[request]bool{},
-		futile:  map[write]translate.Object{},
-		held:    map[request]hold{},
-		busy:    map[request]bool{},
-		minted:  map[request]*corev1.Secret{},
+		Options:   o,
+		sources:   map[sourceKey]*source{},
+		causes:    map[sourceKey]*source{},
+		index:     newIndex(o.Clock.Now),
+		refused:   map[request]bool{},
+		futile:    map[write]translate.Object{},
+		held:      map[request]*hold{},
+		abandoned: map[request]time.Time{},
+		busy:      map[request]bool{},
+		minted:    map[request]*corev1.Secret{},
 	}
 	e.fresh, e.queue, e.tokenQueue = e.newQueue(), e.newQueue(), e.newQueue()
 
@@ -617,29 +627,64 @@ func (e *Engine) VirtualObjects(kind schema.GroupKind) []translate.Object {
 	return all
 }
 
-// Hold leaves the host object of a virtual one alone until the virtual object
-// is another than old, or as known now if old is nil, but not for long: its
-// host object is being changed first.
-func (e *Engine) Hold(kind schema.GroupKind, virtual types.NamespacedName, old metav1.Object) {
-	for _, k := range e.kinds {
-		if k.GroupKind() != kind || k.fromHost() {
-			continue
-		}
-		if old == nil {
-			old = k.virtual.cached(virtual.Namespace, virtual.Name)
-		}
-		h := hold{until: e.Clock.Now().Add(holdTime)}
-		if old != nil {
-			h.uid, h.version = old.GetUID(), old.GetResourceVersion()
-		}
-		e.mu.Lock()
-		e.held[request{k, virtual}] = h
-		e.mu.Unlock()
+// Hold leaves the host object of a virtual one alone while a request changes
+// both, the host object first. release must be called when the request is over,
+// whatever became of it.
+//
+//	Hold ─► host written ─► virtual written ─► release ─► seen in the cache: go on
+//	                        └ refused ────────► release ─► host made as the virtual
+//	                                                       one is, or deleted
+func (e *Engine) Hold(of schema.GroupKind, virtual types.NamespacedName) (release func()) {
+	i := slices.IndexFunc(e.kinds, func(k *kind) bool { return k.GroupKind() == of && !k.fromHost() })
+	if i < 0 {
+		return func() {}
 	}
+	r := request{e.kinds[i], virtual}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.held[r]
+	if h == nil {
+		h = &hold{}
+		e.held[r] = h
+	}
+	h.requests++
+	h.until = e.Clock.Now().Add(holdTime)
+	delete(e.abandoned, r)
+	return sync.OnceFunc(func() { e.release(r, h) })
 }
 
-// isHeld tells whether to leave the host object alone for now. Whoever changed
-// it may fail in the tenant; after the time it is made as it should be.
+// release finds out what became of the last request.
+func (e *Engine) release(r request, h *hold) {
+	e.mu.Lock()
+	h.requests--
+	more := h.requests > 0 || e.held[r] != h
+	e.mu.Unlock()
+	if more {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), seenTime)
+	defer cancel()
+	found, err := r.kind.virtual.get(ctx, r.Namespace, r.Name)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if h.requests > 0 || e.held[r] != h {
+		return // The next one will tell.
+	}
+	h.until = e.Clock.Now().Add(seenTime)
+	switch {
+	case err == nil:
+		h.version = found.GetResourceVersion()
+	case apierrors.IsNotFound(err):
+		delete(e.held, r)
+		now := e.Clock.Now()
+		maps.DeleteFunc(e.abandoned, func(_ request, since time.Time) bool { return now.Sub(since) > e.AllocationGrace })
+		e.abandoned[r] = now
+	}
+	e.queue.Add(r)
+}
+
+// isHeld tells whether to leave the host object alone for now.
 func (e *Engine) isHeld(r request) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -648,13 +693,33 @@ func (e *Engine) isHeld(r request) bool {
 		return false
 	}
 	left := h.until.Sub(e.Clock.Now())
-	virtual := r.kind.virtual.cached(r.Namespace, r.Name)
-	if left <= 0 || virtual != nil && (virtual.GetUID() != h.uid || virtual.GetResourceVersion() != h.version) {
+	if left <= 0 || h.requests == 0 && e.hasSeen(r, h.version) {
 		delete(e.held, r)
 		return false
 	}
 	e.queue.AddAfter(r, left)
-	return virtual != nil
+	return true
+}
+
+// hasSeen tells whether the cache has this version of a virtual object, or a
+// later one.
+func (e *Engine) hasSeen(r request, version string) bool {
+	virtual := r.kind.virtual.cached(r.Namespace, r.Name)
+	if virtual == nil {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(virtual.GetResourceVersion(), version)
+	return err == nil && order >= 0
+}
+
+// isAbandoned tells, once, whether the request that made a host object ahead of
+// its virtual one has failed.
+func (e *Engine) isAbandoned(r request) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, abandoned := e.abandoned[r]
+	delete(e.abandoned, r)
+	return abandoned
 }
 
 // retryRefused tries again, after a pause, what the host refused: the cause may

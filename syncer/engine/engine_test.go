@@ -1,10 +1,15 @@
 package engine
 
 import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -32,11 +37,16 @@ func testKind() translate.Kind[*corev1.Service] {
 // testEngine talks to nobody; its caches are filled by hand.
 func testEngine(t *testing.T, kinds ...translate.Any) (*Engine, *testclock.FakeClock) {
 	t.Helper()
+	return testEngineAt(t, "http://virtual.invalid", kinds...)
+}
+
+func testEngineAt(t *testing.T, virtual string, kinds ...translate.Any) (*Engine, *testclock.FakeClock) {
+	t.Helper()
 	clock := testclock.NewFakeClock(time.Unix(1000, 0))
 	e, err := New(Options{
 		Tenant:  translate.NewTenant(api.ControlPlaneConfig{Tenant: "acme", HostNamespace: "acme-host"}, nil),
 		Kinds:   kinds,
-		Virtual: &rest.Config{Host: "virtual.invalid"},
+		Virtual: &rest.Config{Host: virtual},
 		Host:    &rest.Config{Host: "host.invalid"},
 		Clock:   clock,
 	})
@@ -67,13 +77,27 @@ func TestKindsAreListedOnce(t *testing.T) {
 }
 
 // TestHold: the engine does not undo on the host what has yet to be stored in
-// the tenant, and does if it never is.
+// the tenant, and does as soon as it is known that it never will be.
 func TestHold(t *testing.T) {
-	e, clock := testEngine(t, testKind().Erase())
+	var stored atomic.Pointer[corev1.Service]
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		service := stored.Load()
+		if service == nil {
+			w.WriteHeader(http.StatusNotFound)
+			_ = json.NewEncoder(w).Encode(apierrors.NewNotFound(corev1.Resource("services"), "web").ErrStatus)
+			return
+		}
+		service = service.DeepCopy()
+		service.APIVersion, service.Kind = "v1", "Service"
+		_ = json.NewEncoder(w).Encode(service)
+	}))
+	defer server.Close()
+	e, clock := testEngineAt(t, server.URL, testKind().Erase())
 	k := e.kinds[0]
 	name := types.NamespacedName{Namespace: "n", Name: "web"}
 	r := request{k, name}
-	hold := func(old metav1.Object) { e.Hold(k.GroupKind(), name, old) }
+	hold := func() func() { return e.Hold(k.GroupKind(), name) }
 	check := func(what string, want bool) {
 		t.Helper()
 		if got := e.isHeld(r); got != want {
@@ -83,25 +107,49 @@ func TestHold(t *testing.T) {
 	put(t, k.virtual, service("1"))
 	check("nobody asked", false)
 
-	hold(service("1"))
-	check("before the change has come", true)
+	release := hold()
+	check("under way", true)
+	stored.Store(service("2"))
+	check("stored, and not over", true)
+	release()
+	release() // Once more does no harm.
+	check("over, and not seen", true)
 	put(t, k.virtual, service("2"))
-	check("the change is here", false)
+	check("seen", false)
 	check("and it stays so", false)
 
-	hold(service("2"))
+	one, two := hold(), hold()
+	one()
+	check("the other is under way", true)
+	two()
+	check("both failed", false)
+
+	hold()
 	clock.Step(holdTime - time.Second)
 	check("just before the time is over", true)
 	clock.Step(time.Second)
-	check("the change never came", false)
+	check("nobody ever said what became of it", false)
 
 	if err := k.virtual.store.Delete(service("2")); err != nil {
 		t.Fatal(err)
 	}
-	hold(nil)
-	check("created, and not here yet: left to the grace of what has no virtual object", false)
-	put(t, k.virtual, service("3"))
-	check("created, and here", false)
+	stored.Store(nil)
+	release = hold()
+	check("being created", true)
+	release()
+	check("not created", false)
+	if !e.isAbandoned(r) {
+		t.Error("what was made on the host for it is not known to be abandoned")
+	}
+	if e.isAbandoned(r) {
+		t.Error("it is told twice")
+	}
+	release = hold()
+	stored.Store(service("3"))
+	release()
+	check("created, and not seen", true)
+	clock.Step(seenTime)
+	check("and never seen: deleted again meanwhile", false)
 }
 
 // TestFutile: what a server does not keep is written once, not for ever.

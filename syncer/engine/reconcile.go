@@ -179,7 +179,7 @@ func (e *Engine) collect(ctx context.Context, r request, host translate.Object) 
 		return nil
 	}
 	uid := host.GetAnnotations()[api.AnnotationVirtualUID]
-	if uid == "" {
+	if uid == "" && !e.isAbandoned(r) {
 		// Made ahead of its virtual object, which may come any moment.
 		if left := e.AllocationGrace - e.Clock.Since(host.GetCreationTimestamp().Time); left > 0 {
 			e.queue.AddAfter(r, left)
@@ -248,6 +248,13 @@ func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[tr
 		if grace := virtual.GetDeletionGracePeriodSeconds(); grace != nil && *grace == 0 {
 			return true, nil // Only finalizers keep it.
 		}
+		found, err := e.unseen(ctx, r)
+		if err != nil {
+			return true, err
+		}
+		if found != nil {
+			return true, errors.Join(e.deleteHost(ctx, r, found, virtual.GetDeletionGracePeriodSeconds()), errAgain)
+		}
 		return true, e.deleteVirtual(ctx, r, virtual, ptr.To[int64](0))
 	case virtual.GetDeletionTimestamp() != nil:
 		if err := e.deleteHost(ctx, r, host, virtual.GetDeletionGracePeriodSeconds()); err != nil {
@@ -255,13 +262,15 @@ func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[tr
 		}
 		return true, e.status(ctx, r, in)
 	case host == nil && lost:
-		// A cache may be behind; a deletion cannot be taken back.
-		found, err := r.kind.host.get(ctx, e.Tenant.HostNamespace, translate.HostName(r.Namespace, r.Name))
-		if err == nil && found.GetDeletionTimestamp() == nil {
-			return true, errAgain
+		found, err := e.unseen(ctx, r)
+		if err != nil {
+			return true, err
 		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			return true, fmt.Errorf("read host %s: %w", r.kind.Resource, err)
+		if found != nil && e.Tenant.Strayed(found, r.NamespacedName) {
+			return true, e.bringBack(ctx, r, in, found)
+		}
+		if found != nil && found.GetDeletionTimestamp() == nil {
+			return true, errAgain
 		}
 		e.events.Eventf(virtual, corev1.EventTypeWarning, "Lost", "%s is gone from the node", r.kind.GroupVersionKind.Kind)
 		return true, e.deleteVirtual(ctx, r, virtual, ptr.To[int64](0))
@@ -272,6 +281,24 @@ func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[tr
 		return true, nil // It will be made again when it is gone.
 	}
 	return false, nil
+}
+
+// unseen reads a host object that the cache does not have: it may be behind,
+// or somebody may have taken our marks from the object, and a deletion cannot be
+// taken back. It returns nil if there is none, or another one's.
+func (e *Engine) unseen(ctx context.Context, r request) (translate.Object, error) {
+	found, err := r.kind.host.get(ctx, e.Tenant.HostNamespace, translate.HostName(r.Namespace, r.Name))
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read host %s: %w", r.kind.Resource, err)
+	}
+	virtual, ours := e.Tenant.Owns(found)
+	if ours && virtual == r.NamespacedName || e.Tenant.Strayed(found, r.NamespacedName) {
+		return found, nil
+	}
+	return nil, nil
 }
 
 func (e *Engine) deleteVirtual(ctx context.Context, r request, virtual translate.Object, grace *int64) error {
@@ -300,6 +327,10 @@ func (e *Engine) apply(ctx context.Context, r request, in translate.Input[transl
 		return e.create(ctx, r, in, desired)
 	}
 	host := in.Host
+	if r.kind.Replace != nil && r.kind.Replace(host, desired) {
+		// Its deletion brings us back.
+		return nil, e.deleteHost(ctx, r, host, nil)
+	}
 	if e.differs(r, in, desired) {
 		if host, err = e.update(ctx, r, in, desired); err != nil {
 			return nil, err
@@ -393,7 +424,22 @@ func (e *Engine) taken(ctx context.Context, r request, in translate.Input[transl
 	if virtual, ours := e.Tenant.Owns(found); ours && virtual == r.NamespacedName {
 		return errAgain
 	}
+	if e.Tenant.Strayed(found, r.NamespacedName) {
+		return e.bringBack(ctx, r, in, found)
+	}
 	return e.refuse(r, in.Virtual, "HostRefused", fmt.Errorf("the name %q is taken on the host by an object that is not the tenant's: ask whoever runs the host to delete it", desired.GetName()))
+}
+
+// bringBack puts our marks on a host object again that somebody has taken them
+// from. It then comes into the cache.
+func (e *Engine) bringBack(ctx context.Context, r request, in translate.Input[translate.Object], found translate.Object) error {
+	found.SetManagedFields(nil)
+	in.Host = found
+	if e.stale(in) {
+		return errors.Join(e.deleteHost(ctx, r, found, e.forced(r.kind)), errAgain)
+	}
+	_, err := e.apply(ctx, r, in)
+	return err
 }
 
 // writeHost writes a host object if it differs, and returns it as it is then.

@@ -1,9 +1,11 @@
 package kinds
 
 import (
+	"maps"
+
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	"maps"
+	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -21,6 +23,7 @@ func ConfigMap() translate.Kind[*corev1.ConfigMap] {
 		WhenReferenced:   true,
 		ToHost:           configMapToHost,
 		Merge:            configMapMerge,
+		Replace:          configMapReplace,
 	}
 }
 
@@ -39,4 +42,12 @@ func configMapMerge(host, desired *corev1.ConfigMap) *corev1.ConfigMap {
 	host.BinaryData = desired.BinaryData
 	host.Immutable = desired.Immutable
 	return host
+}
+
+// configMapReplace: what is immutable can only be made anew.
+func configMapReplace(host, desired *corev1.ConfigMap) bool {
+	return host.Immutable != nil && *host.Immutable &&
+		!equality.Semantic.DeepEqual(
+			corev1.ConfigMap{Data: host.Data, BinaryData: host.BinaryData, Immutable: host.Immutable},
+			corev1.ConfigMap{Data: desired.Data, BinaryData: desired.BinaryData, Immutable: desired.Immutable})
 }

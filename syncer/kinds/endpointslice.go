@@ -15,10 +15,15 @@ import (
 // controllers would delete slices that claim to be theirs.
 const endpointSliceManager = "sublet.dev"
 
-// EndpointSlice crosses to the host if it belongs to a Service without a
-// selector; those of other Services the host makes itself. Endpoints do not
-// cross: the tenant's control plane mirrors them into EndpointSlices, and those
-// do.
+// Managers of what Kubernetes makes of selectors, and of Endpoints.
+const (
+	endpointSliceController = "endpointslice-controller.k8s.io"
+	endpointSliceMirror     = "endpointslicemirroring-controller.k8s.io"
+)
+
+// EndpointSlice crosses to the host unless a controller has made it of the
+// selector of a Service: those the host makes itself. Endpoints do not cross:
+// the tenant's control plane mirrors them into EndpointSlices, and those do.
 func EndpointSlice() translate.Kind[*discoveryv1.EndpointSlice] {
 	return translate.Kind[*discoveryv1.EndpointSlice]{
 		GroupVersionKind: discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"),
@@ -30,6 +35,7 @@ func EndpointSlice() translate.Kind[*discoveryv1.EndpointSlice] {
 		Refs:             endpointSliceRefs,
 		ToHost:           endpointSliceToHost,
 		Merge:            endpointSliceMerge,
+		Replace:          func(host, desired *discoveryv1.EndpointSlice) bool { return host.AddressType != desired.AddressType },
 	}
 }
 
@@ -54,8 +60,11 @@ func endpointSliceToHost(in translate.Input[*discoveryv1.EndpointSlice]) (*disco
 		return nil, nil
 	}
 	owner := translate.Find[*corev1.Service](in.Refs, translate.Virtual, virtual.Namespace, service)
-	if owner == nil || len(owner.Spec.Selector) > 0 || owner.Spec.Type == corev1.ServiceTypeExternalName {
+	if owner == nil || owner.Spec.Type == corev1.ServiceTypeExternalName {
 		return nil, nil
+	}
+	if manager := virtual.Labels[discoveryv1.LabelManagedBy]; len(owner.Spec.Selector) > 0 && (manager == endpointSliceController || manager == endpointSliceMirror) {
+		return nil, nil // A mirrored one is on its way out.
 	}
 	host := &discoveryv1.EndpointSlice{
 		ObjectMeta:  in.Tenant.HostMeta(virtual),

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -21,6 +22,7 @@ func Secret() translate.Kind[*corev1.Secret] {
 		WhenReferenced:   true,
 		ToHost:           secretToHost,
 		Merge:            secretMerge,
+		Replace:          secretReplace,
 	}
 }
 
@@ -45,6 +47,20 @@ func secretToHost(in translate.Input[*corev1.Secret]) (*corev1.Secret, error) {
 		}
 	}
 	return host, nil
+}
+
+// secretReplace: a type can only be given anew, and so can what is immutable.
+func secretReplace(host, desired *corev1.Secret) bool {
+	kind := func(s *corev1.Secret) corev1.SecretType {
+		if s.Type == "" {
+			return corev1.SecretTypeOpaque
+		}
+		return s.Type
+	}
+	return kind(host) != kind(desired) || host.Immutable != nil && *host.Immutable &&
+		!equality.Semantic.DeepEqual(
+			corev1.Secret{Data: host.Data, Immutable: host.Immutable},
+			corev1.Secret{Data: desired.Data, Immutable: desired.Immutable})
 }
 
 // secretMerge leaves the type alone: it cannot be changed.

@@ -31,6 +31,7 @@ func Service() translate.Kind[*corev1.Service] {
 		Rules:             []rbacv1.PolicyRule{rule("", everything, "services")},
 		ToHost:            serviceToHost,
 		Merge:             serviceMerge,
+		Replace:           serviceReplace,
 		Status:            serviceStatus,
 		StatusSubresource: true,
 	}
@@ -50,8 +51,14 @@ func serviceToHost(in translate.Input[*corev1.Service]) (*corev1.Service, error)
 		return nil, err
 	}
 	spec := virtual.Spec.DeepCopy()
+	meta := in.Tenant.HostMeta(virtual)
+	if in.Host != nil {
+		if shown := shownStatus(in); len(shown) > 0 {
+			meta.Annotations[api.AnnotationShownStatus] = strings.Join(shown, ",")
+		}
+	}
 	return &corev1.Service{
-		ObjectMeta: in.Tenant.HostMeta(virtual),
+		ObjectMeta: meta,
 		Spec: corev1.ServiceSpec{
 			Type:                          spec.Type,
 			Ports:                         spec.Ports,
@@ -131,7 +138,7 @@ func serviceMerge(host, desired *corev1.Service) *corev1.Service {
 	if spec.InternalTrafficPolicy == nil {
 		spec.InternalTrafficPolicy = before.InternalTrafficPolicy
 	}
-	if exposed(spec.Type) {
+	if hasNodePorts(spec) {
 		keepNodePorts(before.Ports, spec.Ports)
 	}
 	if spec.Type == corev1.ServiceTypeLoadBalancer {
@@ -149,8 +156,21 @@ func serviceMerge(host, desired *corev1.Service) *corev1.Service {
 	return host
 }
 
-func exposed(t corev1.ServiceType) bool {
-	return t == corev1.ServiceTypeNodePort || t == corev1.ServiceTypeLoadBalancer
+// serviceReplace: an address cannot be changed. The host has another one than
+// the tenant only if two wrote a Service of one name at once.
+func serviceReplace(host, desired *corev1.Service) bool {
+	return desired.Spec.ClusterIP != "" && host.Spec.ClusterIP != "" && desired.Spec.ClusterIP != host.Spec.ClusterIP
+}
+
+// hasNodePorts tells whether node ports are allocated where none is asked for.
+func hasNodePorts(spec corev1.ServiceSpec) bool {
+	switch spec.Type {
+	case corev1.ServiceTypeNodePort:
+		return true
+	case corev1.ServiceTypeLoadBalancer:
+		return spec.AllocateLoadBalancerNodePorts == nil || *spec.AllocateLoadBalancerNodePorts
+	}
+	return false
 }
 
 // keepNodePorts fills in, by port name, the node ports that to does not say,
@@ -192,14 +212,62 @@ func serviceStatus(in translate.Input[*corev1.Service]) (*corev1.Service, error)
 			virtual.Spec.Ports[i].NodePort = port
 		}
 	}
-	virtual.Status = corev1.ServiceStatus{}
-	if virtual.Spec.Type == corev1.ServiceTypeLoadBalancer {
+	serviceShow(in, virtual, host)
+	return virtual, nil
+}
+
+// shownLoadBalancer stands, among types of conditions, for the addresses.
+const shownLoadBalancer = "loadBalancer"
+
+// shownStatus is what of the host's status the tenant has been shown, or is to
+// be now: what has gone on the host stays in the list until it has gone in the
+// tenant.
+func shownStatus(in translate.Input[*corev1.Service]) []string {
+	virtual, host := in.Virtual, in.Host
+	before := shownBefore(host)
+	var shown []string
+	if len(host.Status.LoadBalancer.Ingress) > 0 || before[shownLoadBalancer] && len(virtual.Status.LoadBalancer.Ingress) > 0 {
+		shown = append(shown, shownLoadBalancer)
+	}
+	for _, condition := range host.Status.Conditions {
+		shown = append(shown, condition.Type)
+	}
+	for _, condition := range virtual.Status.Conditions {
+		if before[condition.Type] && !slices.Contains(shown, condition.Type) {
+			shown = append(shown, condition.Type)
+		}
+	}
+	return slices.Sorted(slices.Values(shown))
+}
+
+func shownBefore(host *corev1.Service) map[string]bool {
+	before := map[string]bool{}
+	for name := range strings.SplitSeq(host.Annotations[api.AnnotationShownStatus], ",") {
+		before[name] = true
+	}
+	return before
+}
+
+// serviceShow puts the host's status over the virtual one. What the host says
+// nothing about is for the tenant's own controllers to say, as a load balancer
+// of its own may.
+func serviceShow(in translate.Input[*corev1.Service], virtual, host *corev1.Service) {
+	before := shownBefore(host)
+	switch {
+	case virtual.Spec.Type != corev1.ServiceTypeLoadBalancer:
+		virtual.Status.LoadBalancer = corev1.LoadBalancerStatus{}
+	case len(host.Status.LoadBalancer.Ingress) > 0 || before[shownLoadBalancer]:
 		virtual.Status.LoadBalancer = host.Status.LoadBalancer
 	}
+	conditions := slices.DeleteFunc(virtual.Status.Conditions, func(c metav1.Condition) bool { return before[c.Type] })
 	for _, condition := range host.Status.Conditions {
 		condition.Message = in.Tenant.Rewrite(condition.Message, in.Names)
 		condition.ObservedGeneration = virtual.Generation
-		virtual.Status.Conditions = append(virtual.Status.Conditions, condition)
+		same := func(c metav1.Condition) bool { return c.Type == condition.Type }
+		conditions = append(slices.DeleteFunc(conditions, same), condition)
 	}
-	return virtual, nil
+	if len(conditions) == 0 {
+		conditions = nil
+	}
+	virtual.Status.Conditions = conditions
 }

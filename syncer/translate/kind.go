@@ -86,6 +86,10 @@ type Kind[T Object] struct {
 	// afterwards by MergeMeta. Without it nothing else changes after creation.
 	// Optional.
 	Merge func(host, desired T) T
+	// Replace tells whether desired differs from host, which somebody on the host
+	// may have changed, in what cannot be changed: the host object is then
+	// deleted and made anew. Optional.
+	Replace func(host, desired T) bool
 	// Subresources are updated on the host after the object itself. Optional.
 	Subresources []Subresource[T]
 
@@ -244,6 +248,9 @@ func (k Kind[T]) Erase() Any {
 	}
 	if k.Shown != nil {
 		any.Shown = func(tenant Tenant, host Object) bool { return k.Shown(tenant, as[T](host)) }
+	}
+	if k.Replace != nil {
+		any.Replace = func(host, desired Object) bool { return k.Replace(as[T](host), as[T](desired)) }
 	}
 	if k.PruneHost != nil {
 		any.PruneHost = func(host Object) { k.PruneHost(as[T](host)) }

@@ -119,6 +119,30 @@ func (t Tenant) Owns(host metav1.Object) (types.NamespacedName, bool) {
 	return virtual, ok
 }
 
+// Strayed tells whether a host object is the one that stands for a virtual
+// object, although somebody on the host has taken some of our marks from it:
+// its name is computed, and one mark at least is left.
+func (t Tenant) Strayed(host metav1.Object, virtual types.NamespacedName) bool {
+	if host.GetNamespace() != t.HostNamespace || host.GetName() != HostName(virtual.Namespace, virtual.Name) {
+		return false
+	}
+	if _, ours := t.Owns(host); ours {
+		return false
+	}
+	ours := func(key, _ string) bool { return strings.HasPrefix(key, api.Prefix) }
+	return anyOf(host.GetLabels(), ours) || anyOf(host.GetAnnotations(), ours) ||
+		t.Owner != nil && slices.ContainsFunc(host.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == t.Owner.UID })
+}
+
+func anyOf(m map[string]string, is func(key, value string) bool) bool {
+	for key, value := range m {
+		if is(key, value) {
+			return true
+		}
+	}
+	return false
+}
+
 // MergeMeta takes over labels, annotations and our owner reference from
 // desired into host. What others put on the host object stays; what came from
 // the virtual object and is no longer there goes.
