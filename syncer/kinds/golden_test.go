@@ -48,6 +48,7 @@ var update = flag.Bool("update", false, "rewrite the want files of testdata/*/*.
 //
 //	want.host.yaml       ToHost; merged into host.yaml if that is there
 //	want.virtual.yaml    Status or ToVirtual, if the host object is there
+//	want.replace         Replace, if the host object is to be made anew
 //	want.NAME.yaml       the host object written to the subresource NAME
 //	want.refs            Refs
 //	want.tokens.yaml     Tokens
@@ -227,6 +228,9 @@ func (g golden) outcome(t *testing.T) map[string]string {
 		case desired == nil:
 			out["want.host.yaml"] = "null\n"
 		case g.in.Host == nil:
+			put("want.host.yaml", desired)
+		case g.kind.Replace != nil && g.kind.Replace(g.in.Host, desired):
+			out["want.replace"] = "true\n"
 			put("want.host.yaml", desired)
 		default:
 			merged := g.in.Host.DeepCopyObject().(translate.Object)

@@ -152,6 +152,10 @@ func serviceMerge(host, desired *corev1.Service) *corev1.Service {
 			spec.HealthCheckNodePort = before.HealthCheckNodePort
 		}
 	}
+	if len(spec.Selector) == 0 && len(before.Selector) > 0 {
+		// Else the host would keep for ever the endpoints that it last made.
+		spec.Selector = map[string]string{api.LabelVirtualNamespace: noNamespace}
+	}
 	host.Spec = spec
 	return host
 }
