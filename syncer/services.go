@@ -13,10 +13,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/syncer/engine"
 	"github.com/sublet-dev/sublet/syncer/kinds"
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -79,15 +81,29 @@ func (s *Syncer) AllocateService(ctx context.Context, svc, old *corev1.Service, 
 // hold keeps the engine, until the request is over, from making the host Service
 // again what the stored virtual one says.
 func (s *Syncer) hold(ctx context.Context, svc *corev1.Service) {
-	s.mu.Lock()
-	e := s.engine
-	s.mu.Unlock()
-	if e == nil || !s.synced.Load() {
-		return
+	if e := s.running(); e != nil {
+		context.AfterFunc(ctx, e.Hold(serviceKind(), types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}))
 	}
-	kind := corev1.SchemeGroupVersion.WithKind("Service").GroupKind()
-	context.AfterFunc(ctx, e.Hold(kind, types.NamespacedName{Namespace: svc.Namespace, Name: svc.Name}))
 }
+
+// underWay tells whether a request for the Service is not over yet, as far as
+// can be known.
+func (s *Syncer) underWay(name types.NamespacedName) bool {
+	e := s.running()
+	return e == nil || e.UnderWay(serviceKind(), name)
+}
+
+// running is the engine, if it has read both sides.
+func (s *Syncer) running() *engine.Engine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.synced.Load() {
+		return nil
+	}
+	return s.engine
+}
+
+func serviceKind() schema.GroupKind { return corev1.SchemeGroupVersion.WithKind("Service").GroupKind() }
 
 // inTenant returns the uid of the tenant's Service of this name, if there is
 // one: admission comes before the API server looks.
@@ -256,11 +272,11 @@ func (a *allocation) freeLeftovers(ctx context.Context, desired *corev1.Service)
 		found := &list.Items[i]
 		virtual, ours := a.tenant.Owns(found)
 		uid := types.UID(found.Annotations[api.AnnotationVirtualUID])
-		if !ours || found.Name == desired.Name || uid == "" || !collides(found, desired) {
+		if !ours || found.Name == desired.Name || !collides(found, desired) || a.syncer.underWay(virtual) {
 			continue
 		}
 		exists, err := a.syncer.inTenant(ctx, virtual.Namespace, virtual.Name)
-		if err != nil || exists == uid {
+		if err != nil || exists != "" && (uid == "" || exists == uid) {
 			continue
 		}
 		if _, err := a.replace(ctx, found); err == nil {

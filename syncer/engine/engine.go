@@ -509,7 +509,12 @@ func (e *Engine) handler(key sourceKey, s *source) func(before, after metav1.Obj
 			e.noteRefs(request{own, name}, name)
 			e.add(request{own, name})
 		default:
-			if virtual, ok := e.Tenant.Owns(object); ok {
+			virtual, ok := e.Tenant.Owns(object)
+			if !ok && before != nil {
+				// Somebody took our marks from it.
+				virtual, ok = e.Tenant.Owns(before)
+			}
+			if ok {
 				e.noteRefs(request{own, virtual}, virtual)
 				e.add(request{own, virtual})
 			}
@@ -651,6 +656,18 @@ func (e *Engine) Hold(of schema.GroupKind, virtual types.NamespacedName) (releas
 	h.until = e.Clock.Now().Add(holdTime)
 	delete(e.abandoned, r)
 	return sync.OnceFunc(func() { e.release(r, h) })
+}
+
+// UnderWay tells whether a request changes the object right now; see Hold.
+func (e *Engine) UnderWay(of schema.GroupKind, virtual types.NamespacedName) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, k := range e.kinds {
+		if h := e.held[request{k, virtual}]; k.GroupKind() == of && h != nil && h.requests > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // release finds out what became of the last request.

@@ -389,6 +389,17 @@ func (e *Engine) create(ctx context.Context, r request, in translate.Input[trans
 	if apierrors.IsAlreadyExists(err) {
 		return nil, e.taken(ctx, r, in, desired)
 	}
+	if apierrors.IsInvalid(err) {
+		// What it asks for may be taken by itself: the address of a Service that
+		// has lost our marks, for one.
+		found, lookup := e.unseen(ctx, r)
+		if lookup != nil {
+			return nil, errors.Join(err, lookup)
+		}
+		if found != nil {
+			return nil, e.taken(ctx, r, in, desired)
+		}
+	}
 	if refusal(err) {
 		return nil, e.refuse(r, in.Virtual, "HostRefused", err)
 	}
