@@ -132,6 +132,8 @@ type allocation struct {
 	input  translate.Input[*corev1.Service]
 	create bool
 	dryRun []string
+	// askedAgain tells that the host said more than once that something is taken.
+	askedAgain bool
 }
 
 // run leaves in a.input.Host the host Service as it is then, or nil if the
@@ -258,32 +260,40 @@ func (a *allocation) replace(ctx context.Context, found *corev1.Service) (done b
 
 // freeLeftovers deletes host Services that have an address or a node port which
 // is asked for, and whose virtual Service is gone: in a cluster, what a deleted
-// Service had is free at once.
-func (a *allocation) freeLeftovers(ctx context.Context, desired *corev1.Service) (freed bool) {
+// Service had is free at once. It tells whether to ask again.
+func (a *allocation) freeLeftovers(ctx context.Context, desired *corev1.Service) (again bool) {
 	if len(a.dryRun) > 0 || !asksFor(desired) {
 		return false
 	}
+	// What the engine has just deleted is free, too.
+	again = !a.askedAgain
+	a.askedAgain = true
 	mine := labels.SelectorFromSet(labels.Set{api.LabelTenant: a.tenant.Name, api.LabelComponent: api.ComponentSynced})
 	list, err := a.services().List(ctx, metav1.ListOptions{LabelSelector: mine.String()})
 	if err != nil {
-		return false
+		return again
 	}
 	for i := range list.Items {
 		found := &list.Items[i]
 		virtual, ours := a.tenant.Owns(found)
-		uid := types.UID(found.Annotations[api.AnnotationVirtualUID])
-		if !ours || found.Name == desired.Name || !collides(found, desired) || a.syncer.underWay(virtual) {
+		if !ours || found.Name == desired.Name || !collides(found, desired) {
 			continue
 		}
+		uid := types.UID(found.Annotations[api.AnnotationVirtualUID])
+		underWay := a.syncer.underWay(virtual)
 		exists, err := a.syncer.inTenant(ctx, virtual.Namespace, virtual.Name)
 		if err != nil || exists != "" && (uid == "" || exists == uid) {
 			continue
 		}
+		if underWay {
+			again = true // It may come yet, or have gone already.
+			continue
+		}
 		if _, err := a.replace(ctx, found); err == nil {
-			freed = true
+			again = true
 		}
 	}
-	return freed
+	return again
 }
 
 // asksFor tells whether a Service wants an address or a node port of its choice.
