@@ -492,7 +492,7 @@ func (p *planes) testServiceStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "labels on the host", w.onHost, func(s *corev1.Service) bool { return s.Labels["seen"] == "yes" })
-	p.quiet(t)
+	p.settle(t)
 	if got, err := get(ctx); err != nil || !slices.Equal(ips(got), []string{"203.0.113.1"}) || len(got.Status.Conditions) != 1 {
 		t.Errorf("the tenant's own status is gone: %+v, %v", got.Status, err)
 	}
@@ -517,8 +517,9 @@ func (p *planes) testServiceStatus(t *testing.T) {
 	w.agree(t, "as a ClusterIP")
 }
 
-// quiet waits until the syncer has written nothing for a while.
-func (p *planes) quiet(t *testing.T) {
+// settle waits until the syncer has written nothing for a while: it does not
+// write for ever.
+func (p *planes) settle(t *testing.T) {
 	t.Helper()
 	p.hostWrites.reset()
 	p.virtualWrites.reset()
@@ -576,7 +577,7 @@ func (p *planes) testServiceEditedOnHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.agree(t, "deleted on the host")
-	p.quiet(t)
+	p.settle(t)
 }
 
 // testServiceEndpoints: endpoints written by hand reach the host, as Endpoints or
