@@ -38,8 +38,9 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", s.forward(subresource{"log", logOptions}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, fmt.Sprintf("virtual nodes do not serve %s: they have exec, attach, port-forward, logs, /pods and /healthz", r.URL.Path), http.StatusNotFound)
+		http.Error(w, fmt.Sprintf("virtual nodes do not serve %s: they have exec, attach, port-forward, logs, /pods, /metrics and /healthz", r.URL.Path), http.StatusNotFound)
 	})
 	return mux
 }

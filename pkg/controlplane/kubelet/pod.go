@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -107,7 +108,12 @@ func (p *pod) inVirtualNames(text, hostNamespace string) string {
 
 // pods lists what is bound to the virtual node that was dialed.
 func (s *Server) pods(w http.ResponseWriter, r *http.Request) {
-	list, err := s.podsOfNode(r)
+	node, err := s.nodeOf(r)
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	list, err := s.podsOf(r.Context(), node)
 	if err != nil {
 		writeError(w, r, err)
 		return
@@ -116,7 +122,8 @@ func (s *Server) pods(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(list) // it fails when the client has gone
 }
 
-func (s *Server) podsOfNode(r *http.Request) (*corev1.PodList, error) {
+// nodeOf finds the virtual node that was dialed.
+func (s *Server) nodeOf(r *http.Request) (*corev1.Node, error) {
 	client, err := s.virtualClient()
 	if err != nil {
 		return nil, fmt.Errorf("virtual client: %w", err)
@@ -128,18 +135,25 @@ func (s *Server) podsOfNode(r *http.Request) (*corev1.PodList, error) {
 	}
 	for i := range nodes.Items {
 		for _, known := range nodes.Items[i].Status.Addresses {
-			if known.Address != host {
-				continue
+			if known.Address == host {
+				return &nodes.Items[i], nil
 			}
-			list, err := client.CoreV1().Pods(metav1.NamespaceAll).List(r.Context(), metav1.ListOptions{
-				FieldSelector: fields.OneTermEqualSelector("spec.nodeName", nodes.Items[i].Name).String(),
-			})
-			if err != nil {
-				return nil, fmt.Errorf("listing the pods of virtual node %q: %w", nodes.Items[i].Name, err)
-			}
-			list.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}
-			return list, nil
 		}
 	}
 	return nil, &requestError{http.StatusNotFound, fmt.Sprintf("no virtual node has the address %q", host)}
+}
+
+func (s *Server) podsOf(ctx context.Context, node *corev1.Node) (*corev1.PodList, error) {
+	client, err := s.virtualClient()
+	if err != nil {
+		return nil, fmt.Errorf("virtual client: %w", err)
+	}
+	list, err := client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node.Name).String(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods of virtual node %q: %w", node.Name, err)
+	}
+	list.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}
+	return list, nil
 }

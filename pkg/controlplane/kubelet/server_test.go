@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -397,20 +398,19 @@ func TestRefusals(t *testing.T) {
 
 	config, requests := start(t, ours())
 	for path, want := range map[string]int{
-		"/containerLogs/shop/unknown/main":              http.StatusNotFound,
-		"/containerLogs/other/web-0/main":               http.StatusNotFound,
-		"/containerLogs/shop/pending/main":              http.StatusNotFound, // not on the host yet
-		"/containerLogs/shop/web-0/injected":            http.StatusNotFound, // only on the host
-		"/exec/shop/web-0/u-0/main?command=id":          http.StatusNotFound, // another uid
-		"/containerLogs/shop/..%2F..%2Fweb-0/main":      http.StatusInternalServerError,
-		"/containerLogs/shop/web-0/main?tailLines=many": http.StatusBadRequest,
-		"/portForward/shop/web-0?port=70000":            http.StatusBadRequest,
-		"/run/shop/web-0/main":                          http.StatusNotFound,
-		"/stats/summary":                                http.StatusNotFound,
-		"/metrics":                                      http.StatusNotFound,
-		"/metrics/cadvisor":                             http.StatusNotFound,
-		"/configz":                                      http.StatusNotFound,
-		"/logs/":                                        http.StatusNotFound,
+		"/containerLogs/shop/unknown/main":                             http.StatusNotFound,
+		"/containerLogs/other/web-0/main":                              http.StatusNotFound,
+		"/containerLogs/shop/pending/main":                             http.StatusNotFound, // not on the host yet
+		"/containerLogs/shop/web-0/injected":                           http.StatusNotFound, // only on the host
+		"/exec/shop/web-0/u-0/main?command=id":                         http.StatusNotFound, // another uid
+		"/containerLogs/shop/..%2F..%2Fweb-0/main":                     http.StatusInternalServerError,
+		"/containerLogs/shop/web-0/main?tailLines=many":                http.StatusBadRequest,
+		"/portForward/shop/web-0?port=70000":                           http.StatusBadRequest,
+		"/run/shop/web-0/main":                                         http.StatusNotFound,
+		"/stats/summary":                                               http.StatusNotFound,
+		"/metrics/cadvisor":                                            http.StatusNotFound,
+		"/configz":                                                     http.StatusNotFound,
+		"/logs/":                                                       http.StatusNotFound,
 		"/api/v1/namespaces/" + kubelettest.HostNamespace + "/secrets": http.StatusNotFound,
 		"/containerLogs/shop/web-0/main/../../../../secrets":           http.StatusNotFound,
 	} {
@@ -472,6 +472,70 @@ func TestPods(t *testing.T) {
 	}
 	if code, body := get(t, config, "/healthz", nil); code != http.StatusOK || body != "ok" {
 		t.Errorf("healthz: got %d %q", code, body)
+	}
+}
+
+// TestMetrics: a virtual node counts what is the tenant's, and has nothing else
+// of the host's kubelet.
+func TestMetrics(t *testing.T) {
+	config, requests := start(t, ours())
+	code, body := get(t, config, "/metrics", nil)
+	if code != http.StatusOK {
+		t.Fatalf("got %d %q", code, body)
+	}
+	var samples []string
+	for line := range strings.Lines(body) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			samples = append(samples, line)
+		}
+	}
+	slices.Sort(samples)
+	want := []string{`kubelet_node_name{node="node-a"} 1`, `kubelet_running_pods 0`}
+	if diff := cmp.Diff(want, samples); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if len(requests) != 0 {
+		t.Error("it was asked of the host")
+	}
+	config.Host = "https://10.9.9.9:10250"
+	if code, body := get(t, config, "/metrics", nil); code != http.StatusNotFound {
+		t.Errorf("metrics of an unknown node: got %d %q, want 404", code, body)
+	}
+}
+
+func TestNodeMetrics(t *testing.T) {
+	running := corev1.ContainerStatus{State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
+	ended := corev1.ContainerStatus{State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}}
+	waiting := corev1.ContainerStatus{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{}}}
+	pods := []corev1.Pod{
+		{Status: corev1.PodStatus{
+			Phase:                 corev1.PodRunning,
+			InitContainerStatuses: []corev1.ContainerStatus{ended},
+			ContainerStatuses:     []corev1.ContainerStatus{running, waiting},
+		}},
+		{Status: corev1.PodStatus{Phase: corev1.PodSucceeded, ContainerStatuses: []corev1.ContainerStatus{ended}}},
+		{Status: corev1.PodStatus{Phase: corev1.PodPending}},
+	}
+	families, err := nodeMetrics(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}}, pods).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			name := family.GetName()
+			for _, label := range metric.GetLabel() {
+				name += " " + label.GetValue()
+			}
+			got[name] = metric.GetGauge().GetValue()
+		}
+	}
+	want := map[string]float64{
+		"kubelet_node_name node-a": 1, "kubelet_running_pods": 1,
+		"kubelet_running_containers running": 1, "kubelet_running_containers exited": 2,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
