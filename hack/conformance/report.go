@@ -167,8 +167,12 @@ func readGinkgo(path string) (types.Report, error) {
 	return r, nil
 }
 
-// ran says whether a spec was started, or the setting up of all of them failed.
+// ran says whether a spec was brought to an end, or the setting up of all of them
+// failed.
 func ran(s types.SpecReport) bool {
+	if s.State.Is(types.SpecStateInterrupted | types.SpecStateAborted) {
+		return false
+	}
 	if s.LeafNodeType != types.NodeTypeIt {
 		return s.Failed()
 	}

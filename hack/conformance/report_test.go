@@ -58,6 +58,7 @@ func TestSuiteFailure(t *testing.T) {
 		{LeafNodeType: types.NodeTypeSynchronizedAfterSuite, State: types.SpecStatePassed, NumAttempts: 1},
 		{LeafNodeType: types.NodeTypeIt, State: types.SpecStateSkipped, LeafNodeText: "never ran"},
 		{LeafNodeType: types.NodeTypeIt, State: types.SpecStateSkipped, NumAttempts: 1, LeafNodeText: "left itself out"},
+		{LeafNodeType: types.NodeTypeIt, State: types.SpecStateInterrupted, NumAttempts: 1, LeafNodeText: "was interrupted"},
 		{LeafNodeType: types.NodeTypeIt, State: types.SpecStatePanicked, NumAttempts: 1, LeafNodeText: "panicked"},
 	}}
 	var kept types.SpecReports

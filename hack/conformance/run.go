@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -42,40 +43,48 @@ func (o options) test(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	specs, reports, err := o.runPhases(ctx, out, t, names)
+	// What was interrupted is no result; what had ended before is one.
+	run.Whole = run.Whole && err == nil
+	run.finish(specs)
+	if len(specs) == 0 && err == nil {
+		err = errors.New("no spec ran: the focus, the labels or the names match none")
+	}
+	if len(specs) == 0 {
+		return err
+	}
+	merged := last.merge(run, specs)
+	err = errors.Join(err, merged.write(dir), writeJUnit(filepath.Join(dir, "junit.xml"), reports), writeTable(out, specs))
+	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped in %s; %s has the reports and logs\n",
+		run.Passed, run.Failed, run.Skipped, (time.Duration(run.Seconds) * time.Second).String(), dir)
+	if err == nil && run.Failed > 0 {
+		err = errNotAllPassed
+	}
+	return err
+}
+
+// runPhases runs one after the other. With an error comes what ran before it.
+func (o options) runPhases(ctx context.Context, out io.Writer, t *target, names []string) ([]spec, []types.Report, error) {
 	var specs []spec
 	var reports []types.Report
 	for _, p := range o.phases() {
-		if err := o.runPhase(ctx, out, p, t, names); err != nil {
-			return err
+		phaseErr := o.runPhase(ctx, out, p, t, names)
+		path := filepath.Join(o.dir(o.target()), p.name+".json")
+		r, err := readGinkgo(path)
+		if errors.Is(err, fs.ErrNotExist) && phaseErr != nil {
+			return specs, reports, phaseErr
 		}
-		r, err := readGinkgo(filepath.Join(dir, p.name+".json"))
-		if err != nil {
-			return err
-		}
-		// It is long, with all specs that did not run; the report has the others.
-		if err := os.Remove(filepath.Join(dir, p.name+".json")); err != nil {
-			return fmt.Errorf("remove Ginkgo's report: %w", err)
+		// It is long, with all specs that did not run; our report has the others.
+		if err := errors.Join(phaseErr, err, os.Remove(path)); err != nil && ctx.Err() == nil {
+			return specs, reports, err
 		}
 		reports = append(reports, r)
 		specs = append(specs, specsOf(p.name, r)...)
+		if ctx.Err() != nil {
+			return specs, reports, phaseErr
+		}
 	}
-	run.finish(specs)
-	if len(specs) == 0 {
-		return errors.New("no spec ran: the focus, the labels or the names match none")
-	}
-	merged := last.merge(run, specs)
-	if err := errors.Join(merged.write(dir), writeJUnit(filepath.Join(dir, "junit.xml"), reports)); err != nil {
-		return err
-	}
-	if err := writeTable(out, specs); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\n%d passed, %d failed, %d skipped in %s; %s has the reports and logs\n",
-		run.Passed, run.Failed, run.Skipped, (time.Duration(run.Seconds) * time.Second).String(), dir)
-	if run.Failed > 0 {
-		return errNotAllPassed
-	}
-	return nil
+	return specs, reports, nil
 }
 
 // attempt describes the run that begins.

@@ -167,7 +167,12 @@ func (o options) openTenant(ctx context.Context, out io.Writer, host *rest.Confi
 	if err := o.writeKubeconfig(ctx, t, service.Spec.ClusterIP); err != nil {
 		return err
 	}
-	return o.showNodes(ctx, out, t)
+	if spec := tenant.Spec.VirtualCluster; spec == nil || spec.Nodes == nil {
+		if err := o.startOnNodes(ctx, t); err != nil {
+			return err
+		}
+	}
+	return o.awaitNodes(ctx, out, t)
 }
 
 // writeKubeconfig writes one that reaches the tenant's API straight by its
@@ -188,9 +193,9 @@ func (o options) writeKubeconfig(ctx context.Context, t *target, address string)
 	return nil
 }
 
-// showNodes brings all nodes of the host into the tenant, which shows those that
-// its pods run on: it starts a pod on each.
-func (o options) showNodes(ctx context.Context, out io.Writer, t *target) error {
+// startOnNodes brings all nodes of the host into a tenant that shows only those
+// which its pods run on: it starts a pod on each.
+func (o options) startOnNodes(ctx context.Context, t *target) error {
 	hostNodes, err := t.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("list the host's nodes: %w", err)
@@ -203,6 +208,15 @@ func (o options) showNodes(ctx context.Context, out io.Writer, t *target) error 
 	apply.Stdin = bytes.NewReader(manifest)
 	if text, err := apply.CombinedOutput(); err != nil {
 		return fmt.Errorf("start a pod on each node: %w\n%s", err, text)
+	}
+	return nil
+}
+
+// awaitNodes waits until the tenant shows all nodes of the host.
+func (o options) awaitNodes(ctx context.Context, out io.Writer, t *target) error {
+	hostNodes, err := t.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list the host's nodes: %w", err)
 	}
 	err = await(ctx, func() error {
 		list := o.inNode(ctx, t, o.path(".cache/bin/kubectl"), "--kubeconfig", t.kubeconfig, "get", "nodes", "--output=name")
@@ -312,12 +326,13 @@ func await(ctx context.Context, try func() error) error {
 }
 
 // newTenant is one that may do all that the suite tries, as a cluster of one's
-// own would allow.
+// own would allow, and that schedules by its own rules, which the suite tests.
 func newTenant(name string) *api.Tenant {
 	return &api.Tenant{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: api.TenantSpec{
-			Type: api.VirtualCluster,
+			Type:           api.VirtualCluster,
+			VirtualCluster: &api.VirtualClusterSpec{Nodes: &api.NodesSpec{}, Scheduler: true},
 			Limits: &api.Limits{
 				PodSecurity: api.PodSecurityPrivileged,
 				Services: []corev1.ServiceType{
