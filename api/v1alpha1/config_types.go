@@ -30,6 +30,9 @@ type ControlPlaneConfig struct {
 	APIServiceIP string `json:"apiServiceIP"`
 	// DNSServiceIP is the ClusterIP of the host Service of the tenant's DNS.
 	DNSServiceIP string `json:"dnsServiceIP"`
+	// HostAPI is where the host's API is, as ADDRESS:PORT: the tenant may not have
+	// its API server call it.
+	HostAPI []string `json:"hostAPI,omitempty"`
 	// ClusterDomain of the tenant; the default is cluster.local.
 	ClusterDomain string `json:"clusterDomain,omitempty"`
 

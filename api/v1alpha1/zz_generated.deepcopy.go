@@ -61,6 +61,11 @@ func (in *ControlPlaneConfig) DeepCopyInto(out *ControlPlaneConfig) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.HostAPI != nil {
+		in, out := &in.HostAPI, &out.HostAPI
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Members != nil {
 		in, out := &in.Members, &out.Members
 		*out = make([]Member, len(*in))

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +30,123 @@ import (
 
 	"github.com/sublet-dev/sublet/pkg/pki"
 )
+
+// gatekeeper dials, and refuses what is closed.
+type gatekeeper struct {
+	mu     sync.Mutex
+	dialed []string
+	closed map[string]bool
+}
+
+func (g *gatekeeper) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	g.mu.Lock()
+	g.dialed = append(g.dialed, address)
+	closed := g.closed[address]
+	g.mu.Unlock()
+	if closed {
+		return nil, errors.New("the way there\nis closed")
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, address)
+}
+
+func (g *gatekeeper) close(address string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed[address] = true
+}
+
+func (g *gatekeeper) saw(address string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Contains(g.dialed, address)
+}
+
+// TestEgress: nothing that the API server calls for its objects goes past the
+// dialer, and connections to kubelets do not come by it.
+func TestEgress(t *testing.T) {
+	gate := &gatekeeper{closed: map[string]bool{}}
+	kubelet := make(chan string, 100)
+	p := start(t, t.TempDir(), func(o *Options) {
+		o.EgressDialer = gate.dial
+		o.KubeletDialer = func(_ context.Context, _, address string) (net.Conn, error) {
+			kubelet <- address
+			return nil, errors.New("no kubelet here")
+		}
+	})
+	t.Run("conversion", func(t *testing.T) { testConversion(t, p) })
+	t.Run("webhook", func(t *testing.T) { testWebhookEgress(t, p, gate) })
+	t.Run("proxy", func(t *testing.T) { testProxyEgress(t, p, gate, kubelet) })
+}
+
+func testWebhookEgress(t *testing.T, p *plane, gate *gatekeeper) {
+	url, ca := serveTLS(t, admit(t, func(*admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: "no by the webhook"}}
+	}))
+	address := strings.TrimPrefix(url, "https://")
+	none := admissionregistrationv1.SideEffectClassNone
+	_, err := p.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(t.Context(), &admissionregistrationv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "egress"},
+		Webhooks: []admissionregistrationv1.ValidatingWebhook{{
+			Name: "egress.example.com", Rules: configMaps(), ObjectSelector: matching("egress"), SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
+			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: ca},
+		}, {
+			Name: "closed.example.com", Rules: configMaps(), ObjectSelector: matching("closed"), SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
+			ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: ptr.To("https://192.0.2.7:443/"), CABundle: ca},
+		}},
+	}, metav1.CreateOptions{})
+	must(t, "registering webhooks", err)
+	gate.close("192.0.2.7:443")
+	eventually(t, "the webhook is asked", func(ctx context.Context) error {
+		_, err := p.create(ctx, "egress", nil)
+		return refusedWith(err, "no by the webhook")
+	})
+	if !gate.saw(address) {
+		t.Errorf("the webhook at %s was called past the dialer", address)
+	}
+	_, err = p.create(t.Context(), "closed", nil)
+	if err := refusedWith(err, "the way there is closed"); err != nil {
+		t.Error(err)
+	}
+}
+
+func testProxyEgress(t *testing.T, p *plane, gate *gatekeeper, kubelet <-chan string) {
+	ctx := t.Context()
+	eventually(t, "the default service account", func(ctx context.Context) error {
+		_, err := p.client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	pod, err := p.client.CoreV1().Pods("default").Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "there"},
+		Spec:       corev1.PodSpec{NodeName: "n", Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}, metav1.CreateOptions{})
+	must(t, "creating a pod", err)
+	pod.Status.Phase, pod.Status.PodIP, pod.Status.PodIPs = corev1.PodRunning, "192.0.2.9", []corev1.PodIP{{IP: "192.0.2.9"}}
+	_, err = p.client.CoreV1().Pods("default").UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+	must(t, "giving a pod an address", err)
+	gate.close("192.0.2.9:80")
+	// Its node has to be there for logs.
+	node, err := p.client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}, metav1.CreateOptions{})
+	must(t, "creating a node", err)
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.10"}}
+	_, err = p.client.CoreV1().Nodes().UpdateStatus(ctx, node, metav1.UpdateOptions{})
+	must(t, "giving a node an address", err)
+
+	body, err := p.client.CoreV1().Pods("default").ProxyGet("http", "there", "80", "/", nil).DoRaw(ctx)
+	if err == nil || !gate.saw("192.0.2.9:80") {
+		t.Errorf("the proxy to a pod went past the dialer: %q, %v", body, err)
+	}
+	if _, err := p.client.CoreV1().Pods("default").GetLogs("there", &corev1.PodLogOptions{}).DoRaw(ctx); err == nil {
+		t.Error("there are logs without a kubelet")
+	}
+	select {
+	case address := <-kubelet:
+		if address != "192.0.2.10:10250" || gate.saw(address) {
+			t.Errorf("the kubelet was dialled at %s", address)
+		}
+	default:
+		t.Error("nobody dialled the kubelet")
+	}
+}
 
 // TestAdmission: what a tenant puts in the way of its objects.
 func TestAdmission(t *testing.T) {

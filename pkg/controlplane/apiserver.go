@@ -49,13 +49,26 @@ const endpointInterval = time.Minute
 type apiServer struct {
 	config     *apiserverapp.Config
 	aggregator *aggregatorapiserver.APIAggregator
+	// egress is nil without an EgressDialer.
+	egress *egress
 }
 
 // newAPIServer configures the server on a listener that is open already.
-func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *certificates, runDir string) (*apiServer, error) {
+func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *certificates, runDir string) (_ *apiServer, err error) {
 	opts, err := apiServerOptions(o, certs, runDir)
 	if err != nil {
 		return nil, err
+	}
+	server := &apiServer{}
+	if o.EgressDialer != nil {
+		if server.egress, err = newEgress(o, opts, runDir); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				server.egress.close()
+			}
+		}()
 	}
 	completed, err := opts.Complete(ctx)
 	if err != nil {
@@ -76,7 +89,8 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 	if err := adjust(config, o); err != nil {
 		return nil, fmt.Errorf("configuring the API server: %w", err)
 	}
-	return &apiServer{config: config}, nil
+	server.config = config
+	return server, nil
 }
 
 // build makes the server; it connects to etcd.
@@ -267,6 +281,10 @@ func adjust(config *apiserverapp.Config, o Options) error {
 			ip:                 extra.APIServerServiceIP,
 			port:               int32(o.KubernetesServicePort),
 		}
+	}
+
+	if o.EgressDialer != nil {
+		keepKubelets(config, o)
 	}
 
 	// The aggregator stands in front, so it shows version and health.

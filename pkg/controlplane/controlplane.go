@@ -217,6 +217,7 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 		return err
 	}
 	c.certs = certs
+	defer server.egress.close()
 	if err := server.build(); err != nil {
 		return err
 	}
@@ -227,7 +228,11 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	c.config = server.config.KubeAPIs.ControlPlane.Generic.LoopbackClientConfig
 
 	// Controllers stop first, then the API server, which their last writes
-	// need, then etcd by the deferred call.
+	// need, then what it calls through, then etcd by the deferred call.
+	beneath := newComponents(ctx, c.stop)
+	if server.egress != nil {
+		beneath.start("egress", server.egress.run)
+	}
 	components := newComponents(ctx, c.stop)
 	components.start(apiServerComponent, server.run)
 	components.start("certificates", func(ctx context.Context) error {
@@ -256,6 +261,7 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	c.stop(err)
 	working.stop()
 	components.stop()
+	beneath.stop()
 	return components.failure(ctx, err)
 }
 

@@ -101,6 +101,12 @@ type Options struct {
 	// host.
 	Scheduler bool
 
+	// EgressDialer opens each connection that objects in the API ask for, to
+	// webhooks, aggregated API servers, and through proxies to pods, Services and
+	// nodes; nil means the network's. Whatever it refuses, they do not reach. The
+	// address may be a name.
+	EgressDialer func(ctx context.Context, network, address string) (net.Conn, error)
+
 	// ReadyChecks must pass for /readyz to be ok, beside those of the API
 	// server. They do not hold up Start, and clients with Config do not see
 	// them: whatever they wait for may need a control plane that has started.

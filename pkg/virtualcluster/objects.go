@@ -157,6 +157,8 @@ type Addresses struct {
 	ServiceCIDRs []string
 	// APIServiceIP and DNSServiceIP are the ClusterIPs of the two Services.
 	APIServiceIP, DNSServiceIP string
+	// HostAPI is where the host's API is, as ADDRESS:PORT.
+	HostAPI []string
 }
 
 // Config is what the control plane is told.
@@ -170,6 +172,7 @@ func Config(e tenancy.Effective, a Addresses) api.ControlPlaneConfig {
 		ServiceCIDRs:              a.ServiceCIDRs,
 		APIServiceIP:              a.APIServiceIP,
 		DNSServiceIP:              a.DNSServiceIP,
+		HostAPI:                   a.HostAPI,
 		Members:                   e.Members,
 		PodSecurity:               e.Limits.PodSecurity,
 		Services:                  e.Limits.Services,

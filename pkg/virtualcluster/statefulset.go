@@ -104,9 +104,9 @@ func StatefulSet(e tenancy.Effective, spec Spec) (*appsv1.StatefulSet, error) {
 
 // configHash changes with whatever makes a restart necessary. Members do not:
 // their way in is a kubeconfig on the host, and nobody's work stops because
-// somebody joins.
+// somebody joins, or because an API server of the host moves.
 func configHash(config api.ControlPlaneConfig) (string, error) {
-	config.Members = nil
+	config.Members, config.HostAPI = nil, nil
 	content, err := json.Marshal(config)
 	if err != nil {
 		return "", err

@@ -23,10 +23,11 @@ const membersRetry = time.Second
 
 // followMembers takes over members that the manager writes into the tenant's
 // ConfigMap on the host, as soon as it does: the file that a kubelet makes of it
-// is a minute late. All else in it comes with a new pod.
+// is a minute late. seen gets each configuration, for what else need not wait for
+// a new pod.
 //
 // While the host does not answer, members stay as they are.
-func followMembers(ctx context.Context, host kubernetes.Interface, now api.ControlPlaneConfig, set func(context.Context, []api.Member) error) error {
+func followMembers(ctx context.Context, host kubernetes.Interface, now api.ControlPlaneConfig, seen func(api.ControlPlaneConfig), set func(context.Context, []api.Member) error) error {
 	// The latest members; whoever is late skips those in between.
 	latest := make(chan []api.Member, 1)
 	read := func(object any) {
@@ -39,6 +40,7 @@ func followMembers(ctx context.Context, host kubernetes.Interface, now api.Contr
 			klog.FromContext(ctx).Error(err, "Cannot follow the members")
 			return
 		}
+		seen(config)
 		select {
 		case <-latest:
 		default:

@@ -21,6 +21,7 @@ type binder struct {
 	mu       sync.Mutex
 	failures int
 	bound    [][]api.Member
+	seen     [][]api.Member
 }
 
 func (b *binder) set(_ context.Context, members []api.Member) error {
@@ -32,6 +33,12 @@ func (b *binder) set(_ context.Context, members []api.Member) error {
 	}
 	b.bound = append(b.bound, members)
 	return nil
+}
+
+func (b *binder) see(config api.ControlPlaneConfig) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seen = append(b.seen, config.Members)
 }
 
 func (b *binder) all() [][]api.Member {
@@ -72,7 +79,7 @@ func TestFollowMembers(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			b := &binder{failures: c.failures}
 			ended := make(chan error, 1)
-			go func() { ended <- followMembers(ctx, host, config(c.started...), b.set) }()
+			go func() { ended <- followMembers(ctx, host, config(c.started...), b.see, b.set) }()
 			for !watching(host) {
 				time.Sleep(time.Millisecond)
 			}
@@ -100,6 +107,10 @@ func TestFollowMembers(t *testing.T) {
 			}
 			if diff := cmp.Diff(c.want, b.all()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+			// Whatever was bound was seen, and what cannot be read was not.
+			if last := b.seen[len(b.seen)-1]; !cmp.Equal(last, c.want[len(c.want)-1]) {
+				t.Errorf("last seen %v", last)
 			}
 		})
 	}

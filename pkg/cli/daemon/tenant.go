@@ -110,6 +110,7 @@ type tenant struct {
 
 	syncer  *syncer.Syncer
 	kubelet *kubelet.Server
+	fence   *fence
 	virtual *rest.Config
 	plane   *controlplane.ControlPlane
 
@@ -136,6 +137,8 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 	if err != nil {
 		return err
 	}
+	t.fence = newFence(o.host, t.dnsAddress())
+	t.fence.set(config.HostAPI)
 	t.kubelet, err = kubelet.New(kubelet.Options{
 		Tenant:        config.Tenant,
 		HostNamespace: config.HostNamespace,
@@ -168,7 +171,8 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 	group.Go(func() error { return essential(ctx, "syncer", t.syncer.Run) })
 	group.Go(func() error { return essential(ctx, "DNS", t.runDNS) })
 	group.Go(func() error {
-		return followMembers(ctx, hostClient, config, func(ctx context.Context, members []api.Member) error {
+		seen := func(config api.ControlPlaneConfig) { t.fence.set(config.HostAPI) }
+		return followMembers(ctx, hostClient, config, seen, func(ctx context.Context, members []api.Member) error {
 			return t.plane.SetMembers(ctx, bindings(members))
 		})
 	})
@@ -235,6 +239,7 @@ func (t *tenant) start(ctx context.Context, bundle *pki.Bundle) error {
 		Members:               bindings(config.Members),
 		ServiceAllocator:      t.syncer,
 		KubeletDialer:         t.kubelet.Dial,
+		EgressDialer:          t.fence.dial,
 		Profiling:             t.options.profiling,
 		Scheduler:             config.Scheduler,
 		ReadyChecks: []controlplane.ReadyCheck{
@@ -296,16 +301,21 @@ func (t *tenant) runDNS(ctx context.Context) error {
 	return dns.Run(ctx, dns.Options{Listen: address, ClusterDomain: t.config.ClusterDomain, Config: t.virtual})
 }
 
+// dnsAddress is where this process reaches the tenant's DNS.
+func (t *tenant) dnsAddress() string {
+	if ip := net.ParseIP(t.options.bindAddress); ip != nil && !ip.IsUnspecified() {
+		return net.JoinHostPort(ip.String(), strconv.Itoa(t.options.dnsPort))
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(t.options.dnsPort))
+}
+
 // probeDNS asks for the name that every cluster has until it gets the answer.
 func (t *tenant) probeDNS(ctx context.Context) {
 	domain := t.config.ClusterDomain
 	if domain == "" {
 		domain = dns.DefaultClusterDomain
 	}
-	server := net.JoinHostPort("127.0.0.1", strconv.Itoa(t.options.dnsPort))
-	if ip := net.ParseIP(t.options.bindAddress); ip != nil && !ip.IsUnspecified() {
-		server = net.JoinHostPort(ip.String(), strconv.Itoa(t.options.dnsPort))
-	}
+	server := t.dnsAddress()
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, server)
 	}}

@@ -35,6 +35,7 @@ type groundworkPhase struct {
 	live          client.Reader
 	applier       *apply.Applier
 	serviceRanges func(context.Context) ([]string, error)
+	hostAPI       func(context.Context) ([]string, error)
 	now           func() time.Time
 }
 
@@ -51,18 +52,19 @@ func (p groundworkPhase) Run(ctx context.Context, s *state) error {
 	}
 	// None of these waits for another.
 	var group sync.WaitGroup
-	var applyErr, keysErr, rangeErr error
-	var ranges []string
+	var applyErr, keysErr, rangeErr, hostErr error
+	var ranges, hostAPI []string
 	var keys *dueKeys
 	group.Go(func() { applyErr = p.applier.All(ctx, objects...) })
 	group.Go(func() { keys, keysErr = p.keys(ctx, s) })
 	group.Go(func() { ranges, rangeErr = p.serviceRanges(ctx) })
+	group.Go(func() { hostAPI, hostErr = p.hostAPI(ctx) })
 	group.Wait()
 	var b *blocked
 	if errors.As(keysErr, &b) {
 		s.problem, keysErr = b, nil
 	}
-	if err := errors.Join(applyErr, keysErr, rangeErr); err != nil {
+	if err := errors.Join(applyErr, keysErr, rangeErr, hostErr); err != nil {
 		return err
 	}
 
@@ -74,6 +76,7 @@ func (p groundworkPhase) Run(ctx context.Context, s *state) error {
 		ServiceCIDRs: ranges,
 		APIServiceIP: service.Spec.ClusterIP,
 		DNSServiceIP: dns.Spec.ClusterIP,
+		HostAPI:      hostAPI,
 	})
 	if len(tenancy.ValidateVirtualCluster(s.tenant)) > 0 {
 		// The pod keeps what it has until the spec is right; see controlPlanePhase.

@@ -37,6 +37,7 @@ func newGroundwork(t *testing.T, c *clock) (groundworkPhase, client.Client) {
 	return groundworkPhase{
 		client: fakeClient, live: fakeClient, applier: apply.New(fakeClient, api.ManagerName),
 		serviceRanges: func(context.Context) ([]string, error) { return []string{"10.96.0.0/16"}, nil },
+		hostAPI:       func(context.Context) ([]string, error) { return []string{"10.96.0.1:443"}, nil },
 		now:           func() time.Time { return c.now },
 	}, fakeClient
 }

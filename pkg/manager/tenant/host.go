@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -51,12 +53,9 @@ func (r *Reconciler) hostOf(ctx context.Context) (isolation.Host, error) {
 		Ranges:            slices.Clone(ranges),
 		IngressNamespaces: r.IngressNamespaces,
 	}
-	slice := &discoveryv1.EndpointSlice{}
-	err = r.Client.Get(ctx, client.ObjectKey{Namespace: hostAPINamespace, Name: hostAPIName}, slice)
-	if client.IgnoreNotFound(err) != nil {
-		return isolation.Host{}, fmt.Errorf("read the endpoints of the host's API: %w", err)
+	if host.APIServers, err = r.apiServers(ctx); err != nil {
+		return isolation.Host{}, err
 	}
-	host.APIServers = endpointsOf(slice)
 	nodes := &corev1.NodeList{}
 	if err := r.Client.List(ctx, nodes); err != nil {
 		return isolation.Host{}, fmt.Errorf("list the host's nodes: %w", err)
@@ -70,6 +69,35 @@ func (r *Reconciler) hostOf(ctx context.Context) (isolation.Host, error) {
 	slices.Sort(host.Ranges)
 	host.Ranges = slices.Compact(host.Ranges)
 	return host, nil
+}
+
+func (r *Reconciler) apiServers(ctx context.Context) ([]isolation.Endpoint, error) {
+	slice := &discoveryv1.EndpointSlice{}
+	err := r.Client.Get(ctx, client.ObjectKey{Namespace: hostAPINamespace, Name: hostAPIName}, slice)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read the endpoints of the host's API: %w", err)
+	}
+	return endpointsOf(slice), nil
+}
+
+// hostAPI is where the host's API is, as ADDRESS:PORT.
+func (r *Reconciler) hostAPI(ctx context.Context) ([]string, error) {
+	servers, err := r.apiServers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	services, err := r.apiServiceIPs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var addresses []string
+	for _, ip := range services {
+		addresses = append(addresses, net.JoinHostPort(ip, "443"))
+	}
+	for _, server := range servers {
+		addresses = append(addresses, net.JoinHostPort(server.IP, strconv.Itoa(int(server.Port))))
+	}
+	return addresses, nil
 }
 
 func endpointsOf(slice *discoveryv1.EndpointSlice) []isolation.Endpoint {

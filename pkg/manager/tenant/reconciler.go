@@ -75,7 +75,7 @@ func (r *Reconciler) phases(t api.TenantType) []phase {
 	default:
 		return []phase{
 			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
-			groundworkPhase{r.Client, r.Live, r.Applier, r.serviceRanges, r.Now},
+			groundworkPhase{r.Client, r.Live, r.Applier, r.serviceRanges, r.hostAPI, r.Now},
 			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways},
 			accessPhase{r.Client, r.Applier, r.hostOf},
 			controlPlanePhase{r.Applier, r.Image},
