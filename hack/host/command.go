@@ -16,20 +16,31 @@ import (
 type command struct {
 	name, args, summary string
 	root                bool
-	run                 func(ctx context.Context, h host, args []string, out io.Writer) error
+	// flags of its own are written to the host.
+	flags func(*flag.FlagSet, *host)
+	run   func(ctx context.Context, h host, args []string, out io.Writer) error
 }
 
 func commands() []command {
 	return []command{
-		{name: "up", summary: "start the local host, or heal it; quick when there is nothing to do", root: true, run: up},
+		{name: "up", summary: "start the local host, or heal it; quick when there is nothing to do", root: true, flags: nodesFlag, run: up},
 		{name: "down", summary: "end it and remove everything but the caches", root: true, run: down},
 		{name: "status", summary: "tell what runs; exit code 1 when it is not up", root: true, run: status},
 		{name: "kubeconfig", summary: "print the path of its kubeconfig", run: kubeconfigPath},
 		{name: "load", args: "IMAGE|FILE.tar…", summary: "import images, by name (see images) or from archives", root: true, run: load},
 		{name: "images", args: "[NAME…]", summary: "make the archives of images, all of them by default", root: true, run: makeImages},
-		{name: "exec", args: "-- COMMAND…", summary: "run a command in its namespaces", root: true, run: execInside},
-		{name: "logs", args: "[-f] COMPONENT", summary: "print the log of a component", run: logs},
+		{name: "exec", args: "-- COMMAND…", summary: "run a command in its namespaces, or with --node in those of a further node", root: true, flags: nodeFlag, run: execInside},
+		{name: "node", args: "stop|start NODE", summary: "stop the kubelet of a node, or start it again", root: true, run: changeNode},
+		{name: "logs", args: "[-f] [NODE/]COMPONENT", summary: "print the log of a component", run: logs},
 	}
+}
+
+func nodesFlag(flags *flag.FlagSet, h *host) {
+	flags.IntVar(&h.nodes, "nodes", 0, fmt.Sprintf("how many nodes it has (default: as many as it had, %d if it is new)", defaultNodes))
+}
+
+func nodeFlag(flags *flag.FlagSet, h *host) {
+	flags.StringVar(&h.node, "node", "", "the node (default: the first)")
 }
 
 // exitCode ends the program without a message.
@@ -45,7 +56,7 @@ func dispatch(ctx context.Context, args []string, out, errOut io.Writer) error {
 	// These two are how the program calls itself inside the sandbox.
 	switch args[0] {
 	case "init":
-		return runInit(ctx)
+		return runInit(ctx, args[1:])
 	case "run":
 		return runComponent(ctx, args[1:])
 	}
@@ -63,6 +74,10 @@ func dispatch(ctx context.Context, args []string, out, errOut io.Writer) error {
 	}
 	name := flags.String("name", "", "name of a further local host of this checkout")
 	dir := flags.String("dir", "", "state directory (default: .host in the checkout, .host-NAME with --name)")
+	var own host
+	if chosen.flags != nil {
+		chosen.flags(flags, &own)
+	}
 	if err := flags.Parse(args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -73,6 +88,7 @@ func dispatch(ctx context.Context, args []string, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
+	h.nodes, h.node = own.nodes, own.node
 	if chosen.root {
 		if err := needRoot(); err != nil {
 			return err
@@ -83,7 +99,7 @@ func dispatch(ctx context.Context, args []string, out, errOut io.Writer) error {
 
 func usage(out io.Writer) {
 	var text strings.Builder
-	text.WriteString("The local host: a real single-node Kubernetes on this machine.\n\n")
+	text.WriteString("The local host: a real Kubernetes on this machine.\n\n")
 	for _, c := range commands() {
 		fmt.Fprintf(&text, "  host %-26s %s\n", strings.TrimSpace(c.name+" "+c.args), c.summary)
 	}

@@ -26,15 +26,15 @@ func execInside(_ context.Context, h host, args []string, _ io.Writer) error {
 		return fmt.Errorf("find the working directory: %w", err)
 	}
 	// Entering a mount namespace leads to its root directory.
-	argv, err := h.enter(append([]string{"sh", "-c", `cd "$0" && exec "$@"`, directory}, args...))
+	config, err := h.findNode(h.node)
+	if err != nil {
+		return err
+	}
+	argv, err := h.enter(config, append([]string{"sh", "-c", `cd "$0" && exec "$@"`, directory}, args...))
 	if err != nil {
 		return err
 	}
 	program, err := exec.LookPath(argv[0])
-	if err != nil {
-		return err
-	}
-	config, err := node.Load(h.dir)
 	if err != nil {
 		return err
 	}
@@ -51,13 +51,28 @@ func logs(_ context.Context, h host, args []string, out io.Writer) error {
 	if follow {
 		args = args[1:]
 	}
-	components := append([]string{"init"}, node.Names()...)
-	if len(args) != 1 {
+	nodes, err := node.LoadAll(h.dir)
+	if err != nil {
+		return fmt.Errorf("there are no logs: %w", err)
+	}
+	paths := map[string]string{}
+	var components []string
+	for _, config := range nodes {
+		names := node.Names(config)
+		if config.First() {
+			names = append([]string{"init"}, names...)
+		}
+		for _, name := range names {
+			components = append(components, config.Label(name))
+			paths[config.Label(name)] = filepath.Join(config.LogDir(), name+".log")
+		}
+	}
+	if len(args) != 1 || paths[args[0]] == "" {
 		return fmt.Errorf("logs wants one of %s", strings.Join(components, ", "))
 	}
-	path := filepath.Join(node.Config{Dir: h.dir}.LogDir(), args[0]+".log")
+	path := paths[args[0]]
 	if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("there is no log of %q; there may be of %s: %w", args[0], strings.Join(components, ", "), err)
+		return fmt.Errorf("there is no log of %s yet: %w", args[0], err)
 	}
 	if follow {
 		program, err := exec.LookPath("tail")

@@ -24,6 +24,10 @@ type host struct {
 	checkout string
 	dir      string
 	id       string
+	// nodes is how many it is to have; 0 means as many as it has, or the default.
+	nodes int
+	// node is the one to work on; empty means the first.
+	node string
 }
 
 // findHost finds the checkout that the working directory is in.

@@ -12,10 +12,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"sync/atomic"
 	"time"
 
-	"github.com/sublet-dev/sublet/hack/host/sandbox"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sublet-dev/sublet/hack/host/node"
 	"github.com/sublet-dev/sublet/hack/images"
 )
 
@@ -29,7 +31,7 @@ func load(ctx context.Context, h host, args []string, out io.Writer) error {
 		names := images.Members(arg)
 		if len(names) == 0 {
 			began := time.Now()
-			if err := h.importArchive(ctx, arg); err != nil {
+			if err := h.importFile(ctx, arg); err != nil {
 				return err
 			}
 			p.done(began, "imported %s", filepath.Base(arg))
@@ -81,36 +83,60 @@ func (h host) buildImages(ctx context.Context, p *progress, names ...string) ([]
 	return archives, nil
 }
 
-// importImages imports those archives that the host does not have.
+// importImages imports those archives that a node does not have.
 func (h host) importImages(ctx context.Context, p *progress, archives ...images.Archive) error {
-	imported, err := h.imported()
+	nodes, err := node.LoadAll(h.dir)
 	if err != nil {
 		return err
 	}
 	for _, archive := range archives {
-		if imported[archive.Reference] == archive.Key {
-			continue
-		}
 		began := time.Now()
-		if err := h.importArchive(ctx, archive.Path); err != nil {
+		var imported atomic.Bool
+		group, ctx := errgroup.WithContext(ctx)
+		for _, config := range nodes {
+			group.Go(func() error {
+				known, err := imagesOf(config)
+				if err != nil || known[archive.Reference] == archive.Key {
+					return err
+				}
+				if err := h.importArchive(ctx, config, archive.Path); err != nil {
+					return err
+				}
+				imported.Store(true)
+				known[archive.Reference] = archive.Key
+				return noteImages(config, known)
+			})
+		}
+		if err := group.Wait(); err != nil {
 			return err
 		}
-		imported[archive.Reference] = archive.Key
-		if err := h.noteImported(imported); err != nil {
-			return err
+		if imported.Load() {
+			p.done(began, "imported %s", archive.Reference)
 		}
-		p.done(began, "imported %s", archive.Reference)
 	}
 	return nil
 }
 
-// importArchive gives an archive to containerd.
-func (h host) importArchive(ctx context.Context, path string) error {
+// importFile imports an archive that is not one of ours, on all nodes.
+func (h host) importFile(ctx context.Context, path string) error {
+	nodes, err := h.running()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, config := range nodes {
+		group.Go(func() error { return h.importArchive(ctx, config, path) })
+	}
+	return group.Wait()
+}
+
+// importArchive gives an archive to the containerd of a node.
+func (h host) importArchive(ctx context.Context, config node.Config, path string) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return fmt.Errorf("import an image: %w", err)
 	}
-	argv, err := h.enter([]string{filepath.Join(h.tools(), "ctr"), "--namespace", "k8s.io", "images", "import", "-"})
+	argv, err := h.enter(config, []string{filepath.Join(h.tools(), "ctr"), "--namespace", "k8s.io", "images", "import", "-"})
 	if err != nil {
 		return err
 	}
@@ -122,48 +148,36 @@ func (h host) importArchive(ctx context.Context, path string) error {
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	command.Stdin = file
 	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("import %s: %w\n%s", path, err, out)
+		return fmt.Errorf("import %s on %s: %w\n%s", path, config.Name, err, out)
 	}
 	return nil
 }
 
-// enter returns a command line that runs argv in the sandbox.
-func (h host) enter(argv []string) ([]string, error) {
-	pid, err := sandbox.PID(h.dir)
-	if err != nil {
-		return nil, err
-	}
-	if pid == 0 {
-		return nil, errors.New("the local host is not up: run make up")
-	}
-	return append([]string{"nsenter", "--target", strconv.Itoa(pid), "--mount", "--root", "--net", "--pid", "--uts", "--ipc", "--"}, argv...), nil
-}
-
-// imported tells the key of each image that the host has.
-func (h host) imported() (map[string]string, error) {
+// imagesOf tells the key of each image that a node has.
+func imagesOf(config node.Config) (map[string]string, error) {
 	imported := map[string]string{}
-	content, err := os.ReadFile(h.importedFile())
+	content, err := os.ReadFile(imagesFile(config))
 	if errors.Is(err, fs.ErrNotExist) {
 		return imported, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read which images the host has: %w", err)
+		return nil, fmt.Errorf("read which images %s has: %w", config.Name, err)
 	}
 	if err := json.Unmarshal(content, &imported); err != nil {
-		return nil, fmt.Errorf("read which images the host has, in %s: %w", h.importedFile(), err)
+		return nil, fmt.Errorf("read which images %s has, in %s: %w", config.Name, imagesFile(config), err)
 	}
 	return imported, nil
 }
 
-func (h host) noteImported(imported map[string]string) error {
+func noteImages(config node.Config, imported map[string]string) error {
 	content, err := json.MarshalIndent(imported, "", "  ")
 	if err != nil {
-		return fmt.Errorf("note which images the host has: %w", err)
+		return fmt.Errorf("note which images %s has: %w", config.Name, err)
 	}
-	if err := os.WriteFile(h.importedFile(), content, 0o644); err != nil {
-		return fmt.Errorf("note which images the host has: %w", err)
+	if err := os.WriteFile(imagesFile(config), content, 0o644); err != nil {
+		return fmt.Errorf("note which images %s has: %w", config.Name, err)
 	}
 	return nil
 }
 
-func (h host) importedFile() string { return filepath.Join(h.dir, "images.json") }
+func imagesFile(config node.Config) string { return filepath.Join(config.Dir, "images.json") }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -25,35 +26,42 @@ func status(ctx context.Context, h host, _ []string, out io.Writer) error {
 		fmt.Fprintln(out, "The local host is down: make up starts it.")
 		return exitCode(1)
 	}
-	config, err := node.Load(h.dir)
+	nodes, err := node.LoadAll(h.dir)
 	if err != nil {
 		return err
 	}
-	state, err := supervise.ReadState(config.StateFile())
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "sandbox     process %d, %s, cgroup %s\n", pid, h.dir, config.Cgroup)
-	fmt.Fprintf(out, "kubeconfig  %s\nserver      %s\n\n", config.Kubeconfig(), config.Server())
+	first := nodes[0]
+	fmt.Fprintf(out, "sandbox     process %d, %s, cgroup %s\n", pid, h.dir, first.Cgroup)
+	fmt.Fprintf(out, "kubeconfig  %s\nserver      %s\n\n", first.Kubeconfig(), first.Server())
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "COMPONENT\tPHASE\tSINCE\tFAILURES\tLAST EXIT")
-	for _, c := range state.Components {
-		since := ""
-		if !c.Started.IsZero() {
-			since = time.Since(c.Started).Round(time.Second).String()
+	for _, config := range nodes {
+		state, err := supervise.ReadState(config.StateFile())
+		if err != nil {
+			return err
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", c.Name, c.Phase, since, c.Failures, c.LastExit)
+		for _, c := range state.Components {
+			since := ""
+			if !c.Started.IsZero() {
+				since = time.Since(c.Started).Round(time.Second).String()
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%s\n", config.Label(c.Name), c.Phase, since, c.Failures, c.LastExit)
+		}
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	client, err := config.RESTConfig()
+	client, err := first.RESTConfig()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := addons.Ready(ctx, client, node.Name); err != nil {
+	var missing []error
+	for _, config := range nodes {
+		missing = append(missing, addons.NodeReady(ctx, client, config.Name))
+	}
+	if err := errors.Join(append(missing, addons.Ready(ctx, client))...); err != nil {
 		fmt.Fprintf(out, "\nNot ready: %v\n", err)
 		return exitCode(1)
 	}
@@ -63,6 +71,6 @@ func status(ctx context.Context, h host, _ []string, out io.Writer) error {
 
 // kubeconfigPath prints where the kubeconfig is, or will be.
 func kubeconfigPath(_ context.Context, h host, _ []string, out io.Writer) error {
-	_, err := fmt.Fprintln(out, node.Config{Dir: h.dir}.Kubeconfig())
+	_, err := fmt.Fprintln(out, node.Config{Root: h.dir}.Kubeconfig())
 	return err
 }

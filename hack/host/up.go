@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sublet-dev/sublet/hack/host/addons"
 	"github.com/sublet-dev/sublet/hack/host/localpath"
 	"github.com/sublet-dev/sublet/hack/host/node"
@@ -28,6 +30,8 @@ const (
 	// patience is for all components together, on a machine that compiles at the
 	// same time.
 	patience = 3 * time.Minute
+	// defaultNodes of a new host.
+	defaultNodes = 1
 	// hopeless is how often a component may fail before up tells of it.
 	hopeless = 3
 )
@@ -54,12 +58,14 @@ func (h host) up(ctx context.Context, p *progress) error {
 	if err != nil {
 		return err
 	}
-	config, err := h.startSandbox(p)
+	nodes, err := h.startSandbox(ctx, p)
 	if err != nil {
 		return err
 	}
-	if err := h.awaitComponents(ctx, p, config, node.ContainerRuntime); err != nil {
-		return err
+	for _, config := range nodes {
+		if err := h.awaitComponents(ctx, p, config, node.ContainerRuntime); err != nil {
+			return err
+		}
 	}
 	if err := h.importImages(ctx, p, base...); err != nil {
 		return err
@@ -69,7 +75,7 @@ func (h host) up(ctx context.Context, p *progress) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { optional <- h.loadOptional(ctx, p) }()
-	if err := h.awaitCluster(ctx, p, config); err != nil {
+	if err := h.awaitCluster(ctx, p, nodes); err != nil {
 		cancel()
 		<-optional
 		return err
@@ -77,22 +83,25 @@ func (h host) up(ctx context.Context, p *progress) error {
 	if err := <-optional; err != nil {
 		return err
 	}
-	p.end("The local host is up: export KUBECONFIG=%s", config.Kubeconfig())
+	p.end("The local host is up: export KUBECONFIG=%s", nodes[0].Kubeconfig())
 	return nil
 }
 
 // awaitCluster waits until the cluster can be used.
-func (h host) awaitCluster(ctx context.Context, p *progress, config node.Config) error {
-	if err := h.awaitComponents(ctx, p, config, node.ControlPlane); err != nil {
+func (h host) awaitCluster(ctx context.Context, p *progress, nodes []node.Config) error {
+	first := nodes[0]
+	if err := h.awaitComponents(ctx, p, first, node.ControlPlane); err != nil {
 		return err
 	}
-	if err := h.applyAddons(ctx, p, config); err != nil {
+	if err := h.applyAddons(ctx, p, first); err != nil {
 		return err
 	}
-	if err := h.awaitComponents(ctx, p, config, node.Names()...); err != nil {
-		return err
+	for _, config := range nodes {
+		if err := h.awaitComponents(ctx, p, config, node.Names(config)...); err != nil {
+			return err
+		}
 	}
-	return h.awaitReady(ctx, p, config)
+	return h.awaitReady(ctx, p, nodes)
 }
 
 // loadOptional imports Sublet's own image and the one that tests use.
@@ -137,41 +146,87 @@ func (h host) installTools(ctx context.Context, p *progress) error {
 	return nil
 }
 
-// startSandbox starts the sandbox, unless it runs.
-func (h host) startSandbox(p *progress) (node.Config, error) {
+// startSandbox starts the sandbox, unless it runs, and returns its nodes.
+func (h host) startSandbox(ctx context.Context, p *progress) ([]node.Config, error) {
 	began := time.Now()
 	pid, err := sandbox.PID(h.dir)
 	if err != nil {
-		return node.Config{}, err
+		return nil, err
 	}
 	if pid != 0 {
-		config, err := node.Load(h.dir)
-		if err == nil && older(pid) {
-			p.say("it runs an older build of this program; host down and host up renew it")
-		}
-		return config, err
+		return h.resume(ctx, p, pid)
 	}
 	// The last one may have ended without cleaning up.
 	if err := sandbox.Clean(h.id); err != nil {
-		return node.Config{}, err
+		return nil, err
 	}
 	spec, err := h.spec()
 	if err != nil {
-		return node.Config{}, err
+		return nil, err
 	}
-	config, err := h.configure(spec)
+	nodes, err := h.configure(spec, 0)
 	if err != nil {
-		return node.Config{}, err
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return node.Config{}, fmt.Errorf("find this program: %w", err)
+		return nil, fmt.Errorf("find this program: %w", err)
 	}
 	if err := sandbox.Start(spec, []string{self, "init"}); err != nil {
-		return node.Config{}, err
+		return nil, err
 	}
-	p.done(began, "sandbox: node %s at %s", node.Name, config.Address)
-	return config, nil
+	var names []string
+	for _, config := range nodes {
+		names = append(names, fmt.Sprintf("%s at %s", config.Name, config.Address))
+	}
+	p.done(began, "sandbox: %s", strings.Join(names, ", "))
+	return nodes, nil
+}
+
+// resume returns the nodes of a sandbox that runs, after it has added those that
+// are missing and started kubelets that were stopped.
+func (h host) resume(ctx context.Context, p *progress, pid int) ([]node.Config, error) {
+	nodes, err := node.LoadAll(h.dir)
+	if err != nil {
+		return nil, err
+	}
+	if older(pid) {
+		p.say("it runs an older build of this program; host down and host up renew it")
+	}
+	for _, config := range nodes {
+		if err := h.signalKubelet(ctx, config, unix.SIGCONT); err != nil && !errors.Is(err, errNotRunning) {
+			return nil, err
+		}
+	}
+	switch {
+	case h.nodes == 0 || h.nodes == len(nodes):
+		return nodes, nil
+	case h.nodes < len(nodes) || older(pid):
+		return nil, fmt.Errorf("the local host runs with %d nodes, not %d: host down, then host up --nodes %d", len(nodes), h.nodes, h.nodes)
+	}
+	return h.addNodes(p, pid, len(nodes))
+}
+
+// addNodes adds nodes to a sandbox that runs and has some.
+func (h host) addNodes(p *progress, pid, before int) ([]node.Config, error) {
+	began := time.Now()
+	further, err := sandboxNodes(h.nodes)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := sandbox.Extend(h.dir, further[before:]...)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := h.configure(spec, before)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Kill(pid, addNodes); err != nil {
+		return nil, fmt.Errorf("tell the sandbox of further nodes: %w", err)
+	}
+	p.done(began, "added %s", strings.Join(nodeNames(nodes[before:]), ", "))
+	return nodes, nil
 }
 
 // older says whether process 1 runs another file than this program.
@@ -185,7 +240,19 @@ func older(pid int) bool {
 }
 
 func (h host) spec() (sandbox.Spec, error) {
-	spec := sandbox.Spec{ID: h.id, Dir: h.dir, Checkout: h.checkout, Hostname: node.Name, ServiceCIDR: node.ServiceCIDR()}
+	spec := sandbox.Spec{ID: h.id, Dir: h.dir, Checkout: h.checkout, ServiceCIDR: node.ServiceCIDR()}
+	count := h.nodes
+	if count == 0 {
+		count = defaultNodes
+		// One that ended is to be as it was.
+		if last, err := node.LoadAll(h.dir); err == nil {
+			count = len(last)
+		}
+	}
+	var err error
+	if spec.Nodes, err = sandboxNodes(count); err != nil {
+		return spec, err
+	}
 	taken, err := sandbox.Taken("sublet-" + h.id)
 	if err != nil {
 		return spec, err
@@ -194,33 +261,72 @@ func (h host) spec() (sandbox.Spec, error) {
 	return spec, err
 }
 
-// configure writes what the components read.
-func (h host) configure(spec sandbox.Spec) (node.Config, error) {
+func sandboxNodes(count int) ([]sandbox.Node, error) {
+	if most := min(node.MaxNodes, sandbox.MaxNodes); count < 1 || count > most {
+		return nil, fmt.Errorf("--nodes is %d; a local host has 1 to %d nodes", count, most)
+	}
+	var nodes []sandbox.Node
+	for i := range count {
+		nodes = append(nodes, sandbox.Node{Name: node.Name(i), Pods: node.NodePodCIDR(i)})
+	}
+	return nodes, nil
+}
+
+// configure writes what the components of all nodes read, and returns it. Of the
+// first nodes, as many as running, it is written already, but for who the others
+// are.
+func (h host) configure(spec sandbox.Spec, running int) ([]node.Config, error) {
 	builder := h.images(newProgress(io.Discard))
 	pause, err := builder.Reference(images.Pause)
 	if err != nil {
-		return node.Config{}, err
-	}
-	config := node.Config{
-		Dir:          h.dir,
-		Address:      spec.Link.Node.Addr(),
-		Cgroup:       spec.Cgroup(),
-		SandboxImage: pause,
+		return nil, err
 	}
 	if err := os.MkdirAll(h.dir, 0o755); err != nil {
-		return config, fmt.Errorf("make the state directory: %w", err)
+		return nil, fmt.Errorf("make the state directory: %w", err)
 	}
-	if config.Snapshotter, err = node.ChooseSnapshotter(h.dir); err != nil {
-		return config, err
+	snapshotter, err := node.ChooseSnapshotter(h.dir)
+	if err != nil {
+		return nil, err
 	}
-	if config.RestrictOOMScore, err = node.MustRestrictOOMScore(); err != nil {
-		return config, err
+	restrict, err := node.MustRestrictOOMScore()
+	if err != nil {
+		return nil, err
 	}
-	// What the last supervisor told is not true of the next.
-	if err := os.Remove(config.StateFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return config, fmt.Errorf("forget the state of the components: %w", err)
+	var nodes []node.Config
+	for i, n := range spec.Nodes {
+		config := node.Config{
+			Name:             n.Name,
+			Root:             h.dir,
+			Dir:              spec.NodeDir(i),
+			Address:          spec.Link.Address(i),
+			API:              spec.Link.Address(0),
+			Pods:             n.Pods,
+			Cgroup:           spec.Cgroup(i),
+			Snapshotter:      snapshotter,
+			RestrictOOMScore: restrict,
+			SandboxImage:     pause,
+		}
+		if i == 0 {
+			for _, further := range spec.Nodes[1:] {
+				config.Further = append(config.Further, further.Name)
+			}
+		}
+		nodes = append(nodes, config)
+		if i < running {
+			if err := config.Save(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		// What the last supervisor told is not true of the next.
+		if err := os.Remove(config.StateFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("forget the state of the components: %w", err)
+		}
+		if err := errors.Join(os.MkdirAll(config.LogDir(), 0o755), config.Save(), config.Prepare(time.Now())); err != nil {
+			return nil, err
+		}
 	}
-	return config, errors.Join(config.Save(), config.Prepare(time.Now()))
+	return nodes, nil
 }
 
 // awaitComponents waits until components are ready, and tells about those that
@@ -243,12 +349,12 @@ func (h host) awaitComponents(ctx context.Context, p *progress, config node.Conf
 			component := state.Component(name)
 			switch {
 			case component.Phase == supervise.Ready && !first && !slices.Contains(told, name):
-				p.took(component.ReadyAfter, "%s", name)
+				p.took(component.ReadyAfter, "%s", config.Label(name))
 				told = append(told, name)
 			case component.Phase == supervise.Ready:
 				told = append(told, name)
 			case component.Failures >= before[name]+hopeless:
-				return withLog(fmt.Errorf("%s %s, %d times", name, component.LastExit, component.Failures), config, name)
+				return withLog(fmt.Errorf("%s %s, %d times", config.Label(name), component.LastExit, component.Failures), config, name)
 			default:
 				waiting = name
 			}
@@ -258,7 +364,7 @@ func (h host) awaitComponents(ctx context.Context, p *progress, config node.Conf
 		}
 		select {
 		case <-ctx.Done():
-			return withLog(fmt.Errorf("waiting for %s: %w", waiting, context.Cause(ctx)), config, waiting)
+			return withLog(fmt.Errorf("waiting for %s: %w", config.Label(waiting), context.Cause(ctx)), config, waiting)
 		case <-time.After(poll):
 		}
 	}
@@ -298,17 +404,23 @@ func (h host) applyAddons(ctx context.Context, p *progress, config node.Config) 
 }
 
 // awaitReady waits until pods can be run and find each other.
-func (h host) awaitReady(ctx context.Context, p *progress, config node.Config) error {
+func (h host) awaitReady(ctx context.Context, p *progress, nodes []node.Config) error {
 	began := time.Now()
-	client, err := config.RESTConfig()
+	client, err := nodes[0].RESTConfig()
 	if err != nil {
 		return err
 	}
-	err = await(ctx, func(ctx context.Context) error { return addons.Ready(ctx, client, node.Name) })
-	if err != nil {
-		return withLog(err, config, node.Kubelet)
+	for _, config := range nodes {
+		err = await(ctx, func(ctx context.Context) error { return addons.NodeReady(ctx, client, config.Name) })
+		if err != nil {
+			return withLog(err, config, node.Kubelet)
+		}
 	}
-	p.done(began, "node and CoreDNS are ready")
+	err = await(ctx, func(ctx context.Context) error { return addons.Ready(ctx, client) })
+	if err != nil {
+		return withLog(err, nodes[0], node.Kubelet)
+	}
+	p.done(began, "nodes and CoreDNS are ready")
 	return nil
 }
 
@@ -331,7 +443,7 @@ func await(ctx context.Context, try func(context.Context) error) error {
 
 // withLog adds the end of a component's log to an error.
 func withLog(err error, config node.Config, component string) error {
-	return fmt.Errorf("%w. The end of the log of %s:\n%s", err, component, tail(filepath.Join(config.LogDir(), component+".log")))
+	return fmt.Errorf("%w. The end of the log of %s:\n%s", err, config.Label(component), tail(filepath.Join(config.LogDir(), component+".log")))
 }
 
 // tail returns the last lines of a log.

@@ -109,22 +109,28 @@ func resourceOf(object *unstructured.Unstructured) (schema.GroupVersionResource,
 	return object.GroupVersionKind().GroupVersion().WithResource(plural), nil
 }
 
-// Ready returns what is missing until pods can be run: an error that says so, or
-// nil.
-func Ready(ctx context.Context, config *rest.Config, nodeName string) error {
+// NodeReady returns what is missing until a node runs pods: an error that says so,
+// or nil.
+func NodeReady(ctx context.Context, config *rest.Config, name string) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("client for the local host: %w", err)
 	}
-	node, err := client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+	node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("the kubelet has not registered the node %s", nodeName)
+		return fmt.Errorf("the kubelet has not registered the node %s", name)
 	}
 	if err != nil {
 		return fmt.Errorf("get the node: %w", err)
 	}
-	if err := nodeReady(node); err != nil {
-		return err
+	return nodeReady(node)
+}
+
+// Ready returns what is missing until pods find each other.
+func Ready(ctx context.Context, config *rest.Config) error {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("client for the local host: %w", err)
 	}
 	dns, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{})
 	if err != nil {
@@ -141,9 +147,9 @@ func nodeReady(node *corev1.Node) error {
 		if condition.Status == corev1.ConditionTrue {
 			return nil
 		}
-		return fmt.Errorf("the node is not ready: %s", condition.Message)
+		return fmt.Errorf("the node %s is not ready: %s", node.Name, condition.Message)
 	}
-	return errors.New("the node has not said whether it is ready")
+	return fmt.Errorf("the node %s has not said whether it is ready", node.Name)
 }
 
 func deploymentReady(dns *appsv1.Deployment) error {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/component-helpers/storage/volume"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 )
 
@@ -26,6 +27,8 @@ const ProvisionerName = "sublet.dev/local-path"
 // Options of the provisioner.
 type Options struct {
 	Config *rest.Config
+	// NodeName is the node whose volumes it makes. Each has a provisioner.
+	NodeName string
 	// Dir gets one directory for each volume.
 	Dir string
 }
@@ -39,7 +42,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return fmt.Errorf("make the directory for volumes: %w", err)
 	}
-	controller.NewProvisionController(ctx, client, ProvisionerName, &provisioner{dir: o.Dir},
+	controller.NewProvisionController(ctx, client, ProvisionerName, &provisioner{node: o.NodeName, dir: o.Dir},
 		controller.LeaderElection(false),
 		// A mkdir that failed is soon tried again.
 		controller.RateLimiter(workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 30*time.Second)),
@@ -49,7 +52,19 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-type provisioner struct{ dir string }
+type provisioner struct{ node, dir string }
+
+// ShouldProvision leaves claims to the provisioner of the node that the scheduler
+// chose. Those without a node are looked at, as somebody must say what is wrong.
+func (p *provisioner) ShouldProvision(_ context.Context, claim *corev1.PersistentVolumeClaim) bool {
+	selected := claim.Annotations[volume.AnnSelectedNode]
+	return selected == "" || selected == p.node
+}
+
+// ShouldDelete leaves volumes to the provisioner of the node that they are on.
+func (p *provisioner) ShouldDelete(_ context.Context, pv *corev1.PersistentVolume) bool {
+	return volume.CheckNodeAffinity(pv, map[string]string{corev1.LabelHostname: p.node}) == nil
+}
 
 // Provision makes the directory. Every user may write to it, since the pod's is
 // not known here; who may enter is decided by who may mount.
@@ -68,11 +83,11 @@ func (p *provisioner) Provision(_ context.Context, o controller.ProvisionOptions
 	if err := os.Chmod(path, 0o777); err != nil {
 		return nil, controller.ProvisioningFinished, fmt.Errorf("open the volume's directory to all users: %w", err)
 	}
-	return volume(o, path), controller.ProvisioningFinished, nil
+	return describe(o, path), controller.ProvisioningFinished, nil
 }
 
-// volume describes the directory. The kernel does not hold it to its capacity.
-func volume(o controller.ProvisionOptions, path string) *corev1.PersistentVolume {
+// describe returns the volume that the directory is. The kernel does not hold it to its capacity.
+func describe(o controller.ProvisionOptions, path string) *corev1.PersistentVolume {
 	reclaim := corev1.PersistentVolumeReclaimDelete
 	if o.StorageClass.ReclaimPolicy != nil {
 		reclaim = *o.StorageClass.ReclaimPolicy

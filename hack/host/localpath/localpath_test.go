@@ -11,6 +11,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/component-helpers/storage/volume"
 	"sigs.k8s.io/sig-storage-lib-external-provisioner/v13/controller"
 )
 
@@ -101,5 +102,28 @@ func TestDeleteLeavesOthersAlone(t *testing.T) {
 				t.Errorf("not ignored: %v", err)
 			}
 		})
+	}
+}
+
+// TestEachNodeHasItsVolumes has two provisioners look at the same claims and
+// volumes.
+func TestEachNodeHasItsVolumes(t *testing.T) {
+	here, there := &provisioner{node: "node-1", dir: t.TempDir()}, &provisioner{node: "node-2", dir: t.TempDir()}
+	chosen := claim()
+	chosen.Annotations = map[string]string{volume.AnnSelectedNode: "node-2"}
+	if here.ShouldProvision(t.Context(), chosen) || !there.ShouldProvision(t.Context(), chosen) {
+		t.Error("the node that the scheduler chose does not make the volume, or another does")
+	}
+	pv, _, err := there.Provision(t.Context(), controller.ProvisionOptions{
+		StorageClass: &storagev1.StorageClass{}, PVName: "pvc-1", PVC: chosen, SelectedNodeName: "node-2",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if here.ShouldDelete(t.Context(), pv) || !there.ShouldDelete(t.Context(), pv) {
+		t.Error("the node that has the volume does not delete it, or another does")
+	}
+	if !here.ShouldProvision(t.Context(), claim()) {
+		t.Error("nobody tells of a claim that will never get a node")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/sublet-dev/sublet/hack/host/sandbox"
 	"github.com/sublet-dev/sublet/hack/host/supervise"
 )
 
@@ -20,30 +21,41 @@ import (
 type component struct {
 	name  string
 	after []string
-	// program is one of its own, run a part of this one.
+	// program is one of its own, or this one if self is true; run is a part of this
+	// one.
 	program func(Config) []string
+	self    bool
 	run     func(context.Context, Config) error
 	ready   func(Config) func(context.Context) error
+	// namespaces that it gets of its own.
+	namespaces uintptr
 }
 
-// components lists everything that runs, each after those that it needs.
-func components() []component {
-	return []component{
-		containerRuntime(),
-		controlPlane(),
-		scheduler(),
-		kubelet(),
-		proxy(),
-		policies(),
-		storage(),
+// components lists everything that runs on a node, each after those that it
+// needs.
+func components(c Config) []component {
+	all := []component{containerRuntime()}
+	if c.First() {
+		all = append(all, controlPlane(), scheduler())
 	}
+	all = append(all, kubelet(), proxy(), policies(), storage())
+	for _, name := range c.Further {
+		all = append(all, further(name))
+	}
+	return all
 }
 
-// Names lists the components in the order in which they start.
-func Names() []string {
+// further is another node: all of it is in namespaces of its own, which end with
+// their first process.
+func further(name string) component {
+	return component{name: name, program: func(c Config) []string { return []string{"init", name, c.Root} }, self: true, namespaces: sandbox.Namespaces}
+}
+
+// Names lists the components of a node in the order in which they start.
+func Names(c Config) []string {
 	var names []string
-	for _, c := range components() {
-		names = append(names, c.name)
+	for _, part := range components(c) {
+		names = append(names, part.name)
 	}
 	return names
 }
@@ -52,14 +64,22 @@ func Names() []string {
 // if it is a part of this program.
 func Components(c Config, self string) []supervise.Component {
 	var all []supervise.Component
-	for _, part := range components() {
+	for _, part := range components(c) {
 		argv := []string{self, "run", part.name, c.Dir}
-		if part.program != nil {
+		switch {
+		case part.self:
+			argv = append([]string{self}, part.program(c)...)
+		case part.program != nil:
 			argv = part.program(c)
 		}
-		supervised := supervise.Component{Name: part.name, Argv: argv, After: part.after}
+		supervised := supervise.Component{Name: part.name, Argv: argv, After: part.after, Namespaces: part.namespaces}
 		if part.ready != nil {
 			supervised.Ready = part.ready(c)
+		}
+		// It has another supervisor.
+		if !c.First() && slices.Contains(part.after, ControlPlane) {
+			supervised.After = slices.DeleteFunc(slices.Clone(part.after), func(name string) bool { return name == ControlPlane })
+			supervised.Needs = func(ctx context.Context) error { return apiReady(ctx, c) }
 		}
 		all = append(all, supervised)
 	}
@@ -68,7 +88,7 @@ func Components(c Config, self string) []supervise.Component {
 
 // Run runs one component in this process until the context ends.
 func Run(ctx context.Context, c Config, name string) error {
-	all := components()
+	all := components(c)
 	index := slices.IndexFunc(all, func(part component) bool { return part.name == name && part.run != nil })
 	if index < 0 {
 		return fmt.Errorf("there is no component %q in this program", name)

@@ -39,7 +39,7 @@ func kubelet() component {
 			command.SetArgs([]string{
 				"--config=" + c.path(kubeletConfig),
 				"--kubeconfig=" + c.path(kubeletKubeconfig),
-				"--hostname-override=" + Name,
+				"--hostname-override=" + c.Name,
 				"--node-ip=" + c.Address.String(),
 			})
 			return outcome(cli.Run(command))

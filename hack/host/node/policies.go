@@ -20,7 +20,7 @@ func policies() component {
 			}
 			return netpol.Run(ctx, netpol.Options{
 				Config:   config,
-				NodeName: Name,
+				NodeName: c.Name,
 				Leases:   "/run/cni/pods",
 				Bundles:  "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
 			})

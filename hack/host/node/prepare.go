@@ -48,6 +48,9 @@ func (c Config) Prepare(now time.Time) error {
 			return fmt.Errorf("write %s: %w", path, err)
 		}
 	}
+	if !c.First() {
+		return nil
+	}
 	admin, err := c.kubeconfig(bundle, pki.Leaf{CommonName: "sublet-host-admin", Organizations: []string{"system:masters"}}, now)
 	if err != nil {
 		return err
@@ -58,7 +61,7 @@ func (c Config) Prepare(now time.Time) error {
 	return nil
 }
 
-func (c Config) pkiDir() string { return filepath.Join(c.Dir, "pki") }
+func (c Config) pkiDir() string { return filepath.Join(c.Root, "pki") }
 
 func (c Config) authorities(now time.Time) (*pki.Bundle, error) {
 	if _, err := os.Stat(c.pkiDir()); errors.Is(err, fs.ErrNotExist) {
@@ -85,9 +88,11 @@ func (c Config) authorities(now time.Time) (*pki.Bundle, error) {
 // credentials adds those of the node's components to files.
 func (c Config) credentials(files map[string][]byte, bundle *pki.Bundle, now time.Time) error {
 	users := map[string]pki.Leaf{
-		kubeletKubeconfig:   {CommonName: "system:node:" + Name, Organizations: []string{"system:nodes"}},
-		proxyKubeconfig:     {CommonName: "system:kube-proxy"},
-		schedulerKubeconfig: {CommonName: "system:kube-scheduler"},
+		kubeletKubeconfig: {CommonName: "system:node:" + c.Name, Organizations: []string{"system:nodes"}},
+		proxyKubeconfig:   {CommonName: "system:kube-proxy"},
+	}
+	if c.First() {
+		users[schedulerKubeconfig] = pki.Leaf{CommonName: "system:kube-scheduler"}
 	}
 	for path, leaf := range users {
 		content, err := c.kubeconfig(bundle, leaf, now)
@@ -97,8 +102,8 @@ func (c Config) credentials(files map[string][]byte, bundle *pki.Bundle, now tim
 		files[path] = content
 	}
 	cert, key, err := bundle.CA.Issue(pki.Leaf{
-		CommonName: "system:node:" + Name,
-		DNSNames:   []string{Name},
+		CommonName: "system:node:" + c.Name,
+		DNSNames:   []string{c.Name},
 		IPs:        []net.IP{c.Address.AsSlice()},
 		Server:     true,
 		Lifetime:   lifetime,

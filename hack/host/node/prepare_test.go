@@ -2,6 +2,8 @@ package node
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,7 +14,8 @@ import (
 
 func TestPrepareKeepsAuthorities(t *testing.T) {
 	config := testConfig()
-	config.Dir = t.TempDir()
+	config.Root = t.TempDir()
+	config.Dir = config.Root
 	var authorities []string
 	for range 2 {
 		if err := config.Prepare(time.Now()); err != nil {
@@ -42,5 +45,41 @@ func TestPrepareKeepsAuthorities(t *testing.T) {
 	}
 	if _, err := tls.LoadX509KeyPair(config.path(kubeletCert), config.path(kubeletKey)); err != nil {
 		t.Errorf("the kubelet's certificate: %v", err)
+	}
+}
+
+// TestFurtherNodesHaveTheirOwnCredentials holds that a node can do what that node
+// may, and no more.
+func TestFurtherNodesHaveTheirOwnCredentials(t *testing.T) {
+	first, further := testConfig(), furtherConfig()
+	first.Root = t.TempDir()
+	first.Dir, further.Root = first.Root, first.Root
+	further.Dir = filepath.Join(first.Root, further.Name)
+	for _, config := range []Config{first, further} {
+		if err := config.Prepare(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, config := range []Config{first, further} {
+		client, err := clientcmd.BuildConfigFromFlags("", config.path(kubeletKubeconfig))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if client.Host != first.Server() {
+			t.Errorf("the kubelet of %s looks for the API at %s", config.Name, client.Host)
+		}
+		block, _ := pem.Decode(client.CertData)
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cert.Subject.CommonName; got != "system:node:"+config.Name {
+			t.Errorf("the kubelet of %s is %s", config.Name, got)
+		}
+	}
+	for _, name := range []string{schedulerKubeconfig, schedulerConfig} {
+		if _, err := os.Stat(further.path(name)); err == nil {
+			t.Errorf("%s has %s, which it has no use for", further.Name, name)
+		}
 	}
 }

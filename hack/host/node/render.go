@@ -15,11 +15,11 @@ var templates embed.FS
 // values are what the templates may use.
 type values struct {
 	Config
-	NodeName, ClusterDomain, Containerd, CNIDir string
-	CAFile, KubeletCert, KubeletKey             string
-	ProxyKubeconfig, SchedulerKubeconfig        string
-	DNSAddress                                  netip.Addr
-	PodCIDR                                     netip.Prefix
+	ClusterDomain, Containerd, CNIDir    string
+	CAFile, KubeletCert, KubeletKey      string
+	ProxyKubeconfig, SchedulerKubeconfig string
+	DNSAddress                           netip.Addr
+	PodCIDR                              netip.Prefix
 }
 
 // Render makes the configuration files of all components, by their path below
@@ -32,7 +32,6 @@ func (c Config) Render() (map[string][]byte, error) {
 	}
 	in := values{
 		Config:              c,
-		NodeName:            Name,
 		ClusterDomain:       ClusterDomain,
 		Containerd:          containerd,
 		CNIDir:              c.path(cniDir),
@@ -48,8 +47,10 @@ func (c Config) Render() (map[string][]byte, error) {
 		containerdConfig: "containerd.toml",
 		kubeletConfig:    "kubelet.yaml",
 		proxyConfig:      "kube-proxy.yaml",
-		schedulerConfig:  "kube-scheduler.yaml",
 		filepath.Join(cniDir, "10-pods.conflist"): "10-pods.conflist",
+	}
+	if c.First() {
+		files[schedulerConfig] = "kube-scheduler.yaml"
 	}
 	rendered := map[string][]byte{}
 	for path, name := range files {

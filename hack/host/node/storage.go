@@ -18,7 +18,7 @@ func storage() component {
 			if err != nil {
 				return err
 			}
-			return localpath.Run(ctx, localpath.Options{Config: config, Dir: "/var/lib/local-path"})
+			return localpath.Run(ctx, localpath.Options{Config: config, NodeName: c.Name, Dir: "/var/lib/local-path"})
 		},
 	}
 }

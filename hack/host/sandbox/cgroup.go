@@ -70,7 +70,7 @@ func mountedHierarchies() ([]hierarchy, error) {
 	return all, nil
 }
 
-// enterCgroup makes the sandbox's cgroup in each hierarchy and moves the calling
+// enterCgroup makes a node's cgroup in each hierarchy and moves the calling
 // process, and so all that it starts, into its child "system".
 func enterCgroup(name string) error {
 	all, err := mountedHierarchies()
@@ -78,12 +78,11 @@ func enterCgroup(name string) error {
 		return err
 	}
 	for _, h := range all {
-		parent := filepath.Join(h.path, name)
-		own := filepath.Join(parent, system)
+		own := filepath.Join(h.path, name, system)
 		if err := os.MkdirAll(own, 0o755); err != nil {
 			return fmt.Errorf("make the cgroup %s: %w", own, err)
 		}
-		if err := h.prepare(parent, own); err != nil {
+		if err := h.prepare(lineage(h.path, own)); err != nil {
 			return err
 		}
 		// 0 is the writer itself, whatever its number outside is.
@@ -94,10 +93,21 @@ func enterCgroup(name string) error {
 	return nil
 }
 
-// prepare passes on what a new cgroup does not have by itself.
-func (h hierarchy) prepare(parent, own string) error {
+// lineage lists the directories from root to own, both included.
+func lineage(root, own string) []string {
+	all := []string{own}
+	for dir := own; dir != root; {
+		dir = filepath.Dir(dir)
+		all = append(all, dir)
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// prepare passes on what a new cgroup does not have by itself, from the root down.
+func (h hierarchy) prepare(cgroups []string) error {
 	if h.unified {
-		return h.delegate(parent)
+		return delegate(cgroups[:len(cgroups)-1])
 	}
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 		value, err := os.ReadFile(filepath.Join(h.path, file))
@@ -107,7 +117,7 @@ func (h hierarchy) prepare(parent, own string) error {
 		if err != nil {
 			return fmt.Errorf("read the machine's %s: %w", file, err)
 		}
-		for _, dir := range []string{parent, own} {
+		for _, dir := range cgroups[1:] {
 			if err := os.WriteFile(filepath.Join(dir, file), value, 0); err != nil {
 				return fmt.Errorf("set %s of the cgroup %s: %w", file, dir, err)
 			}
@@ -116,9 +126,9 @@ func (h hierarchy) prepare(parent, own string) error {
 	return nil
 }
 
-// delegate switches on all controllers for the sandbox and what is below it.
-func (h hierarchy) delegate(parent string) error {
-	for _, dir := range []string{h.path, parent} {
+// delegate switches on all controllers for what is below each of the cgroups.
+func delegate(cgroups []string) error {
+	for _, dir := range cgroups {
 		controllers, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 		if err != nil {
 			return fmt.Errorf("read the controllers of the cgroup %s: %w", dir, err)

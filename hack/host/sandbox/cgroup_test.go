@@ -86,3 +86,16 @@ func TestRemoveTreeTellsWhatIsInTheWay(t *testing.T) {
 		t.Errorf("error %v, which should name %s", err, busy)
 	}
 }
+
+func TestLineage(t *testing.T) {
+	got := lineage("/sys/fs/cgroup/cpuset", "/sys/fs/cgroup/cpuset/sublet-1/node-2/system")
+	want := []string{
+		"/sys/fs/cgroup/cpuset",
+		"/sys/fs/cgroup/cpuset/sublet-1",
+		"/sys/fs/cgroup/cpuset/sublet-1/node-2",
+		"/sys/fs/cgroup/cpuset/sublet-1/node-2/system",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("from the root down (-want +got):\n%s", diff)
+	}
+}

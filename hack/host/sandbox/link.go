@@ -20,12 +20,24 @@ type Link struct {
 	// Interface is its name on the machine; inside it is eth0.
 	Interface string
 	// Machine and Node are its addresses, each with the length of the prefix
-	// that both share.
+	// that both share. Further nodes have those that follow.
 	Machine, Node netip.Prefix
 }
 
+// MaxNodes is how many nodes a link has addresses for.
+const MaxNodes = 5
+
+// Address is that of a node, counted from 0.
+func (l Link) Address(node int) netip.Addr {
+	address := l.Node.Addr()
+	for range node {
+		address = address.Next()
+	}
+	return address
+}
+
 const (
-	linkBits = 30
+	linkBits = 29
 	// attempts bounds the search; that many ranges taken in a row means
 	// something is wrong with what we think is taken.
 	attempts = 4096

@@ -76,6 +76,11 @@ func FuzzChooseLink(f *testing.F) {
 		if link.Machine.Masked() != link.Node.Masked() || link.Machine.Addr() == link.Node.Addr() {
 			t.Errorf("%v and %v are not neighbours", link.Machine, link.Node)
 		}
+		for i := range MaxNodes {
+			if address := link.Address(i); !link.Node.Masked().Contains(address) || address == link.Machine.Addr() || address.Next() == link.Node.Masked().Addr() {
+				t.Errorf("the address %s of node %d is not one of %s", address, i, link.Node.Masked())
+			}
+		}
 		if !linkRange().Contains(link.Node.Addr()) || link.Node.Overlaps(pods) || link.Node.Overlaps(services) {
 			t.Errorf("%v is outside of its range, or in the cluster's", link.Node)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,9 +15,9 @@ import (
 // temporary is where components put temporary files: in the sandbox's own memory.
 const temporary = "/run/tmp"
 
-// enterMounts gives the sandbox its own view of the machine's files. Nothing it
-// mounts is seen outside.
-func enterMounts(s Spec) error {
+// enterMounts gives a node its own view of the machine's files. Nothing it mounts
+// is seen outside.
+func enterMounts(s Spec, node int) error {
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE); err != nil {
 		return err
 	}
@@ -31,7 +32,12 @@ func enterMounts(s Spec) error {
 		return err
 	}
 	defer closeAll(keep)
-	if err := enterDirectories(s); err != nil {
+	if node > 0 {
+		if err := leaveDirectories(); err != nil {
+			return err
+		}
+	}
+	if err := enterDirectories(s.NodeDir(node)); err != nil {
 		return err
 	}
 	// The checkout may stand below what is covered now.
@@ -40,10 +46,10 @@ func enterMounts(s Spec) error {
 			return err
 		}
 	}
-	if err := enterNames(s); err != nil {
+	if err := enterNames(s, node); err != nil {
 		return err
 	}
-	if err := pretendTunables(s.Dir); err != nil {
+	if err := pretendTunables(s.NodeDir(node)); err != nil {
 		return err
 	}
 	// Volumes that one container mounts must be seen by others that ask for it.
@@ -64,17 +70,32 @@ func enterSys() error {
 	return mount(cgroups.source(), cgroupRoot, "", unix.MS_BIND|unix.MS_REC)
 }
 
+// ownDirectories are those in which node components keep their state.
+func ownDirectories() []string { return []string{"/var/lib", "/var/log"} }
+
+// leaveDirectories lets go of what the first node has mounted for itself, its
+// pods' volumes above all: what a further node sees of it is a copy that would keep
+// it from being unmounted.
+func leaveDirectories() error {
+	for _, dir := range append([]string{"/run"}, ownDirectories()...) {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("leave the first node's %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
 // enterDirectories covers the directories in which node components keep their
 // state, so that they need no unusual settings and leave nothing on the machine.
-func enterDirectories(s Spec) error {
+func enterDirectories(state string) error {
 	if err := mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV); err != nil {
 		return err
 	}
 	if err := os.Chmod("/run", 0o755); err != nil {
 		return fmt.Errorf("make the sandbox's /run: %w", err)
 	}
-	for _, dir := range []string{"/var/lib", "/var/log"} {
-		own := filepath.Join(s.Dir, dir)
+	for _, dir := range ownDirectories() {
+		own := filepath.Join(state, dir)
 		if err := os.MkdirAll(own, 0o755); err != nil {
 			return fmt.Errorf("make the sandbox's %s: %w", dir, err)
 		}
@@ -90,23 +111,33 @@ func enterDirectories(s Spec) error {
 	return nil
 }
 
-// enterNames makes the node's name resolve, and nothing else.
-func enterNames(s Spec) error {
-	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+// enterNames makes the nodes' names resolve, and nothing else.
+func enterNames(s Spec, node int) error {
+	own := s.Nodes[node].Name
+	if err := unix.Sethostname([]byte(own)); err != nil {
 		return fmt.Errorf("set the sandbox's host name: %w", err)
 	}
-	hosts := fmt.Sprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n%s %s\n", s.Link.Node.Addr(), s.Hostname)
 	files := map[string]string{
-		"/etc/hosts":       hosts,
-		"/etc/hostname":    s.Hostname + "\n",
+		"/etc/hosts":       s.hosts(),
+		"/etc/hostname":    own + "\n",
 		"/etc/resolv.conf": "# Nothing leaves the local host, so there is no server to ask.\n",
 	}
 	for path, content := range files {
-		if err := cover(path, content, s.Dir); err != nil {
+		if err := cover(path, content, s.NodeDir(node)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// hosts is the content of /etc/hosts.
+func (s Spec) hosts() string {
+	var hosts strings.Builder
+	hosts.WriteString("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
+	for i, n := range s.Nodes {
+		fmt.Fprintf(&hosts, "%s %s\n", s.Link.Address(i), n.Name)
+	}
+	return hosts.String()
 }
 
 // pretendTunables shows the kubelet the kernel settings that it wants. It would

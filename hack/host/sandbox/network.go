@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // insideInterface is the sandbox's end of the veth.
@@ -89,10 +91,8 @@ func exists(name string) bool {
 
 // enterNetwork sets up what the sandbox sees of the network.
 func enterNetwork(s Spec) error {
-	for _, setting := range []string{"net/ipv4/ip_forward", "net/ipv4/conf/all/forwarding"} {
-		if err := os.WriteFile("/proc/sys/"+setting, []byte("1"), 0); err != nil {
-			return fmt.Errorf("switch on forwarding between pods: %w", err)
-		}
+	if err := forward(); err != nil {
+		return err
 	}
 	if err := configure("lo", nil); err != nil {
 		return err
@@ -100,10 +100,114 @@ func enterNetwork(s Spec) error {
 	if err := configure(insideInterface, &s.Link.Node); err != nil {
 		return err
 	}
+	// The machine takes the addresses of further nodes for its neighbours'; the
+	// first node answers for them.
+	if err := set("net/ipv4/conf/" + insideInterface + "/proxy_arp"); err != nil {
+		return err
+	}
 	if err := routeServices(s); err != nil {
 		return err
 	}
 	return fence()
+}
+
+func forward() error {
+	return errors.Join(set("net/ipv4/ip_forward"), set("net/ipv4/conf/all/forwarding"))
+}
+
+// set switches on a setting of the network namespace.
+func set(setting string) error {
+	if err := os.WriteFile("/proc/sys/"+setting, []byte("1"), 0); err != nil {
+		return fmt.Errorf("switch on %s: %w", setting, err)
+	}
+	return nil
+}
+
+// joinNode connects the calling process' network with that of the first node, in
+// which it makes the interface and the routes that lead to the new node.
+func joinNode(s Spec, node int, first netns.NsHandle) error {
+	own, err := netns.Get()
+	if err != nil {
+		return fmt.Errorf("find the node's own network: %w", err)
+	}
+	defer own.Close()
+	there, err := netlink.NewHandleAt(first)
+	if err != nil {
+		return fmt.Errorf("reach the first node's network: %w", err)
+	}
+	defer there.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = s.Nodes[node].Name
+	// One that ended a moment ago may have left its end.
+	if old, err := there.LinkByName(attrs.Name); err == nil {
+		if err := there.LinkDel(old); err != nil {
+			return fmt.Errorf("remove the last interface %s: %w", attrs.Name, err)
+		}
+	}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: insideInterface, PeerNamespace: netlink.NsFd(own)}
+	if err := there.LinkAdd(veth); err != nil {
+		return fmt.Errorf("make the veth %s: %w", attrs.Name, err)
+	}
+	link, err := there.LinkByName(attrs.Name)
+	if err != nil {
+		return fmt.Errorf("look for the interface %s: %w", attrs.Name, err)
+	}
+	if err := there.AddrAdd(link, pointToPoint(s.Link.Address(0), s.Link.Address(node))); err != nil {
+		return fmt.Errorf("give %s an address: %w", attrs.Name, err)
+	}
+	if err := there.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bring up %s: %w", attrs.Name, err)
+	}
+	// Pods of the node see the first node's processes under its usual address.
+	route := &netlink.Route{
+		LinkIndex: link.Attrs().Index,
+		Dst:       ipNet(s.Nodes[node].Pods),
+		Gw:        s.Link.Address(node).AsSlice(),
+		Src:       s.Link.Address(0).AsSlice(),
+	}
+	if err := there.RouteAdd(route); err != nil {
+		return fmt.Errorf("route %s to %s: %w", s.Nodes[node].Pods, attrs.Name, err)
+	}
+	return nil
+}
+
+// enterNodeNetwork sets up what a further node sees of the network: the first
+// node, through which everything goes.
+func enterNodeNetwork(s Spec, node int) error {
+	if err := forward(); err != nil {
+		return err
+	}
+	if err := configure("lo", nil); err != nil {
+		return err
+	}
+	if err := configure(insideInterface, nil); err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(insideInterface)
+	if err != nil {
+		return fmt.Errorf("look for the interface %s: %w", insideInterface, err)
+	}
+	if err := netlink.AddrAdd(link, pointToPoint(s.Link.Address(node), s.Link.Address(0))); err != nil {
+		return fmt.Errorf("give %s an address: %w", insideInterface, err)
+	}
+	for _, route := range []*netlink.Route{
+		{LinkIndex: link.Attrs().Index, Gw: s.Link.Address(0).AsSlice()},
+		// Else what is sent to a pod that is gone would go to and fro.
+		{Dst: ipNet(s.Nodes[node].Pods), Type: unix.RTN_UNREACHABLE},
+	} {
+		if err := netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("add the route %s: %w", route, err)
+		}
+	}
+	return routeServices(s)
+}
+
+// pointToPoint is the address of one end of a link between two nodes.
+func pointToPoint(own, peer netip.Addr) *netlink.Addr {
+	return &netlink.Addr{
+		IPNet: ipNet(netip.PrefixFrom(own, own.BitLen())),
+		Peer:  ipNet(netip.PrefixFrom(peer, peer.BitLen())),
+	}
 }
 
 // routeServices gives the Services' range a route, to where nobody answers.

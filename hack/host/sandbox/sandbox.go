@@ -12,11 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,23 +30,51 @@ type Spec struct {
 	Dir string
 	// Checkout stays visible inside, wherever it is.
 	Checkout string
-	// Hostname is the name of the node.
-	Hostname string
 	Link     Link
 	// ServiceCIDR is the range of the cluster's Services.
 	ServiceCIDR netip.Prefix
+	// Nodes of the cluster. The first is the sandbox itself, the others are in it.
+	Nodes []Node
 }
 
-// Cgroup is the name of the sandbox's parent cgroup in each hierarchy.
-func (s Spec) Cgroup() string { return "sublet-" + s.ID }
+// Node is what a sandbox must know of a node.
+type Node struct {
+	Name string
+	// Pods is the range of its pods' addresses.
+	Pods netip.Prefix
+}
+
+// Cgroup is the name of the parent cgroup of a node, counted from 0, in each
+// hierarchy.
+func (s Spec) Cgroup(node int) string {
+	name := "sublet-" + s.ID
+	if node > 0 {
+		name += "/" + s.Nodes[node].Name
+	}
+	return name
+}
+
+// NodeDir is the state directory of a node.
+func (s Spec) NodeDir(node int) string {
+	if node == 0 {
+		return s.Dir
+	}
+	return filepath.Join(s.Dir, s.Nodes[node].Name)
+}
 
 const (
 	lockFile = "init.lock"
 	pidFile  = "init.pid"
+	specFile = "sandbox.json"
 	logFile  = "log/init.log"
+	// patience is how long ended processes may take to leave a cgroup.
+	patience = 20 * time.Second
 	// specFD and lockFD are the descriptors that process 1 inherits.
 	specFD = 3
 )
+
+// Namespaces are those that a node has of its own.
+const Namespaces = syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
 
 // Start makes the sandbox and runs the program argv in it as process 1, which
 // must call Enter first. It returns once the sandbox is connected; it does not
@@ -60,6 +90,9 @@ func Start(s Spec, argv []string) error {
 	defer lock.Close()
 	if err := os.MkdirAll(filepath.Join(s.Dir, filepath.Dir(logFile)), 0o755); err != nil {
 		return fmt.Errorf("make the directory for logs: %w", err)
+	}
+	if err := s.save(); err != nil {
+		return err
 	}
 	log, err := os.OpenFile(filepath.Join(s.Dir, logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
@@ -80,7 +113,7 @@ func Start(s Spec, argv []string) error {
 	init.ExtraFiles = []*os.File{reader, lock}
 	init.SysProcAttr = &syscall.SysProcAttr{
 		Setsid:     true,
-		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
+		Cloneflags: Namespaces,
 	}
 	if err := init.Start(); err != nil {
 		return fmt.Errorf("make namespaces for the local host: %w", err)
@@ -127,13 +160,91 @@ func Enter() (Spec, error) {
 	// The lock tells others that the sandbox lives, so that it must not live on
 	// in what is started here.
 	unix.CloseOnExec(specFD + 1)
-	if err := enterMounts(s); err != nil {
+	if err := enterMounts(s, 0); err != nil {
 		return s, err
 	}
 	if err := enterNetwork(s); err != nil {
 		return s, err
 	}
-	return s, enterCgroup(s.Cgroup())
+	return s, enterCgroup(s.Cgroup(0))
+}
+
+// EnterNode makes the calling process, which a process of the sandbox of dir has
+// started in Namespaces, ready to be a further node of it.
+func EnterNode(dir, name string) (Spec, int, error) {
+	s, err := load(dir)
+	if err != nil {
+		return s, 0, err
+	}
+	node := slices.IndexFunc(s.Nodes, func(n Node) bool { return n.Name == name })
+	if node < 1 {
+		return s, 0, fmt.Errorf("the sandbox of %s has no further node %q", dir, name)
+	}
+	// As long as /proc is that of the first node.
+	first, err := netns.GetFromPath("/proc/1/ns/net")
+	if err != nil {
+		return s, 0, fmt.Errorf("find the first node's network: %w", err)
+	}
+	defer first.Close()
+	if err := enterMounts(s, node); err != nil {
+		return s, 0, err
+	}
+	if err := joinNode(s, node, first); err != nil {
+		return s, 0, err
+	}
+	if err := enterNodeNetwork(s, node); err != nil {
+		return s, 0, err
+	}
+	// Its last life may have left cgroups of pods, in which the kubelet looks for
+	// containers, patiently, before it does anything else.
+	if err := removeCgroup(s.Cgroup(node), patience); err != nil {
+		return s, 0, err
+	}
+	return s, node, enterCgroup(s.Cgroup(node))
+}
+
+// Extend adds nodes to a sandbox that runs, and returns what it is then. Somebody
+// in it must let them enter.
+func Extend(dir string, nodes ...Node) (Spec, error) {
+	s, err := load(dir)
+	if err != nil {
+		return s, err
+	}
+	before := len(s.Nodes)
+	s.Nodes = append(s.Nodes, nodes...)
+	if err := s.save(); err != nil {
+		return s, err
+	}
+	for i := range before {
+		// Written in place, so that those who have it mounted see it.
+		if err := os.WriteFile(filepath.Join(s.NodeDir(i), "etc/hosts"), []byte(s.hosts()), 0o644); err != nil {
+			return s, fmt.Errorf("tell %s of further nodes: %w", s.Nodes[i].Name, err)
+		}
+	}
+	return s, nil
+}
+
+func (s Spec) save() error {
+	content, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write what the sandbox is: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Dir, specFile), content, 0o644); err != nil {
+		return fmt.Errorf("write what the sandbox is: %w", err)
+	}
+	return nil
+}
+
+func load(dir string) (Spec, error) {
+	var s Spec
+	content, err := os.ReadFile(filepath.Join(dir, specFile))
+	if err != nil {
+		return s, fmt.Errorf("read what the sandbox is: %w", err)
+	}
+	if err := json.Unmarshal(content, &s); err != nil {
+		return s, fmt.Errorf("read what the sandbox is: %w", err)
+	}
+	return s, nil
 }
 
 // PID is the number of the process 1 of the sandbox, as the machine sees it; 0
@@ -203,7 +314,7 @@ func Stop(dir string, grace time.Duration) error {
 // Clean removes what the end of process 1 leaves on the machine, except the state
 // directory: interface and cgroups.
 func Clean(id string) error {
-	return errors.Join(disconnect(interfaceName(id)), removeCgroup("sublet-"+id, 20*time.Second))
+	return errors.Join(disconnect(interfaceName(id)), removeCgroup("sublet-"+id, patience))
 }
 
 // Leftovers names everything that is still on the machine, for whoever claims

@@ -21,6 +21,11 @@ type Component struct {
 	Argv []string
 	// After names components that must be ready before this one starts.
 	After []string
+	// Needs is asked every few milliseconds until it returns nil; only then does
+	// the component start for the first time. Nil means that it needs nothing.
+	Needs func(ctx context.Context) error
+	// Namespaces are clone flags of those that it gets of its own.
+	Namespaces uintptr
 	// Ready is asked every few milliseconds until it returns nil. Nil means ready
 	// as soon as started.
 	Ready func(ctx context.Context) error
@@ -29,6 +34,9 @@ type Component struct {
 // Options of a supervisor.
 type Options struct {
 	Components []Component
+	// More are components that are added later. They start after no others, and
+	// may be added only as long as the context has not ended.
+	More <-chan Component
 	// LogDir gets one <component>.log for each.
 	LogDir string
 	// StateFile is rewritten whenever something changes, see ReadState.
@@ -69,20 +77,35 @@ func Run(ctx context.Context, o Options) error {
 	var reaping, keeping sync.WaitGroup
 	reaping.Go(func() { s.reap(stopReaping) })
 	// Each has a context of its own, so that they can be ended in order.
-	stops := make([]func(), 0, len(o.Components))
-	for index := range o.Components {
+	var stops []func()
+	start := func(index int, component Component) {
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		done := make(chan struct{})
 		keeping.Go(func() {
 			defer close(done)
-			s.keep(own, index)
+			s.keep(own, index, component)
 		})
 		stops = append(stops, func() {
 			cancel()
 			<-done
 		})
 	}
-	<-ctx.Done()
+	for index, component := range o.Components {
+		start(index, component)
+	}
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+		case component := <-o.More:
+			if err := s.update(func(state *State) {
+				state.Components = append(state.Components, ComponentState{Name: component.Name, Phase: Waiting})
+			}); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+			start(len(stops), component)
+		}
+	}
 	for _, stop := range slices.Backward(stops) {
 		stop()
 	}
@@ -123,8 +146,7 @@ type supervisor struct {
 }
 
 // keep starts one component again and again until the context ends.
-func (s *supervisor) keep(ctx context.Context, index int) {
-	component := s.options.Components[index]
+func (s *supervisor) keep(ctx context.Context, index int, component Component) {
 	for _, other := range component.After {
 		select {
 		case <-ctx.Done():
@@ -132,10 +154,17 @@ func (s *supervisor) keep(ctx context.Context, index int) {
 		case <-s.ready[other]:
 		}
 	}
+	for component.Needs != nil && component.Needs(ctx) != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(readyPoll):
+		}
+	}
 	pause := firstPause
 	for ctx.Err() == nil {
 		began := time.Now()
-		outcome := s.once(ctx, index)
+		outcome := s.once(ctx, index, component)
 		if ctx.Err() != nil {
 			return
 		}
@@ -155,8 +184,7 @@ func (s *supervisor) keep(ctx context.Context, index int) {
 }
 
 // once runs a component and says why it ended.
-func (s *supervisor) once(ctx context.Context, index int) error {
-	component := s.options.Components[index]
+func (s *supervisor) once(ctx context.Context, index int, component Component) error {
 	began := time.Now()
 	pid, ended, err := s.start(component)
 	if err != nil {
@@ -164,7 +192,7 @@ func (s *supervisor) once(ctx context.Context, index int) error {
 	}
 	s.note(index, func(c *ComponentState) { c.Phase, c.PID, c.Started = Starting, pid, began })
 	if component.Ready == nil {
-		s.becameReady(index, began)
+		s.becameReady(index, component, began)
 	}
 	poll := time.NewTicker(readyPoll)
 	defer poll.Stop()
@@ -182,15 +210,18 @@ func (s *supervisor) once(ctx context.Context, index int) error {
 		case <-ticks:
 			if component.Ready(ctx) == nil {
 				waiting = false
-				s.becameReady(index, began)
+				s.becameReady(index, component, began)
 			}
 		}
 	}
 }
 
-func (s *supervisor) becameReady(index int, began time.Time) {
+func (s *supervisor) becameReady(index int, component Component, began time.Time) {
 	s.note(index, func(c *ComponentState) { c.Phase, c.ReadyAfter = Ready, time.Since(began) })
-	ready := s.ready[s.options.Components[index].Name]
+	ready, awaited := s.ready[component.Name]
+	if !awaited {
+		return
+	}
 	select {
 	case <-ready: // a restart
 	default:
@@ -220,7 +251,7 @@ func (s *supervisor) start(component Component) (int, <-chan syscall.WaitStatus,
 		Dir:   "/",
 		Env:   os.Environ(),
 		Files: []uintptr{null.Fd(), log.Fd(), log.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Cloneflags: component.Namespaces},
 	})
 	if err != nil {
 		return 0, nil, fmt.Errorf("start %s: %w", path, err)

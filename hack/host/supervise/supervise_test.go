@@ -29,14 +29,16 @@ func eventually(t *testing.T, path string, want func(State) bool) State {
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	state := filepath.Join(dir, "state.json")
-	gate, order := filepath.Join(dir, "gate"), filepath.Join(dir, "order")
+	gate, need, order := filepath.Join(dir, "gate"), filepath.Join(dir, "need"), filepath.Join(dir, "order")
 	record := func(name string) []string {
 		return []string{"sh", "-c", "trap 'echo end " + name + " >> " + order + "; exit' TERM; echo start " + name + " >> " + order + "; while :; do sleep 0.02; done"}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	more := make(chan Component)
 	done := make(chan error, 1)
 	go func() {
 		done <- Run(ctx, Options{
+			More:      more,
 			LogDir:    dir,
 			StateFile: state,
 			Components: []Component{
@@ -47,6 +49,12 @@ func TestRun(t *testing.T) {
 					return nil
 				}},
 				{Name: "second", Argv: record("second"), After: []string{"first"}},
+				{Name: "needy", Argv: []string{"sleep", "1000"}, Needs: func(context.Context) error {
+					if _, err := os.Stat(need); err != nil {
+						return errors.New("what it needs is not there")
+					}
+					return nil
+				}},
 				{Name: "broken", Argv: []string{"sh", "-c", "echo out of luck; exit 3"}},
 				{Name: "missing", Argv: []string{"/no/such/program"}},
 			},
@@ -62,6 +70,13 @@ func TestRun(t *testing.T) {
 	eventually(t, state, func(s State) bool {
 		return s.Component("first").Phase == Ready && s.Component("second").Phase == Ready
 	})
+	if phase := eventually(t, state, func(State) bool { return true }).Component("needy").Phase; phase != Waiting {
+		t.Errorf("one that needs something that is not there is %s", phase)
+	}
+	if err := os.WriteFile(need, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, state, func(s State) bool { return s.Component("needy").Phase == Ready })
 	got := eventually(t, state, func(s State) bool { return s.Component("broken").Failures >= 2 })
 	if exit := got.Component("broken").LastExit; !strings.Contains(exit, "3") {
 		t.Errorf("the exit of the broken one is told as %q, without its code", exit)
@@ -72,6 +87,9 @@ func TestRun(t *testing.T) {
 	if log, err := os.ReadFile(filepath.Join(dir, "broken.log")); err != nil || !strings.Contains(string(log), "out of luck") {
 		t.Errorf("log of the broken one: %q, %v", log, err)
 	}
+
+	more <- Component{Name: "later", Argv: []string{"sleep", "1000"}}
+	eventually(t, state, func(s State) bool { return s.Component("later").Phase == Ready })
 
 	// Ready means started; wait until both have said so.
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {

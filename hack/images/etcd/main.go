@@ -27,6 +27,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	config := embed.NewConfig()
 	config.Dir = config.Name + ".etcd"
+	config.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 	flags := flag.NewFlagSet("etcd", flag.ContinueOnError)
 	flags.StringVar(&config.Dir, "data-dir", config.Dir, "where the data are")
 	flags.Func("listen-client-urls", "where to serve", one(&config.ListenClientUrls))
