@@ -100,7 +100,7 @@ $(HOST):
 	@$(GO_BUILD) -o $@ ./hack/host
 
 .PHONY: up
-up: $(HOST) bin/subletd ## a real single-node Kubernetes on this machine (Linux, root)
+up: $(HOST) bin/subletd ## a real Kubernetes on this machine (Linux, root)
 	@$(HOST) up
 
 .PHONY: down

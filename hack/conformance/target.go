@@ -93,7 +93,7 @@ func (o options) prepareHost(ctx context.Context, out io.Writer) error {
 		program string
 		args    []string
 	}{
-		{!o.ready, ".cache/bin/host", []string{"up"}},
+		{!o.ready, ".cache/bin/host", []string{"up", "--nodes", "2"}},
 		{true, ".cache/bin/host", []string{"load", "conformance"}},
 		{!o.ready && o.tenant != "", "bin/sublet", []string{"install"}},
 	}

@@ -1,6 +1,7 @@
 // Package netpol enforces NetworkPolicies on the local host, so that network
 // fences can be tested with real packets. It is meant for the local host alone:
-// one node, IPv4, pods joined to the node by point-to-point interfaces.
+// IPv4, pods joined to their node by point-to-point interfaces, one enforcer on
+// each node for the node's own pods.
 //
 //	informers ─► Compile (pure) ─► Ruleset ─► one nftables transaction
 //
