@@ -125,7 +125,8 @@ func controllerNames(profile Profile) []string {
 // newControllers builds the controllers; the API server answers already.
 func newControllers(ctx context.Context, o Options, config *rest.Config, factory informers.SharedInformerFactory, certs *certificates, runDir string) (*controllers, error) {
 	release := make(chan struct{})
-	factory = heldInformers{SharedInformerFactory: factory, release: release, stop: ctx.Done()}
+	held := heldInformers{SharedInformerFactory: factory, release: release, stop: ctx.Done()}
+	factory = held
 	controllerContext, err := newControllerContext(ctx, o, config, factory, certs, runDir)
 	if err != nil {
 		return nil, err
@@ -142,6 +143,13 @@ func newControllers(ctx context.Context, o Options, config *rest.Config, factory
 	list, err := controllerapp.BuildControllers(ctx, controllerContext, wanted, nil, noHealthChecks{})
 	if err != nil {
 		return nil, fmt.Errorf("building controllers: %w", err)
+	}
+	if o.Profile == ProfileTenant {
+		binder, err := newVolumeBinder(ctx, controllerContext, held, known)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, binder...)
 	}
 	tokens, err := newTokensController(ctx, o, config, factory)
 	if err != nil {

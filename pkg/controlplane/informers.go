@@ -1,9 +1,9 @@
 package controlplane
 
 import (
+	"reflect"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/informers/admissionregistration"
@@ -39,19 +39,21 @@ type heldInformers struct {
 	informers.SharedInformerFactory
 	// release lets events through, stop drops them.
 	release, stop <-chan struct{}
-	// withoutEndedPods is for a scheduler, which takes every pod that it sees for
-	// one that needs its node: a pod that ends is gone.
-	withoutEndedPods bool
+	// keep tells, by type, which objects are to be seen: of others there is
+	// neither an event nor a trace in the listers.
+	keep map[reflect.Type]func(object any) bool
 }
 
 // InformerFor is where all groups below get their informers.
 func (f heldInformers) InformerFor(object runtime.Object, newFunc internalinterfaces.NewInformerFunc) cache.SharedIndexInformer {
+	keep := f.keep[reflect.TypeOf(object)]
 	return heldInformer{
 		SharedIndexInformer: f.SharedInformerFactory.InformerFor(object, newFunc),
+		keep:                keep,
 		hold: func(handler cache.ResourceEventHandler) cache.ResourceEventHandler {
 			handler = heldHandler{handler: handler, release: f.release, stop: f.stop}
-			if _, pods := object.(*corev1.Pod); pods && f.withoutEndedPods {
-				handler = cache.FilteringResourceEventHandler{FilterFunc: podLasts, Handler: handler}
+			if keep != nil {
+				handler = cache.FilteringResourceEventHandler{FilterFunc: keep, Handler: handler}
 			}
 			return handler
 		},
@@ -126,19 +128,67 @@ func (f heldInformers) Storagemigration() storagemigration.Interface {
 	return storagemigration.New(f, "", nil)
 }
 
-// podLasts tells whether a pod has not ended, as far as is known.
-func podLasts(object any) bool {
-	if last, unknown := object.(cache.DeletedFinalStateUnknown); unknown {
-		object = last.Obj
-	}
-	pod, ok := object.(*corev1.Pod)
-	return !ok || pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
-}
-
 // heldInformer wraps the handlers that are added.
 type heldInformer struct {
 	cache.SharedIndexInformer
 	hold func(cache.ResourceEventHandler) cache.ResourceEventHandler
+	// keep is nil for all.
+	keep func(object any) bool
+}
+
+// GetStore is what listers are made of, as GetIndexer.
+func (i heldInformer) GetStore() cache.Store { return i.GetIndexer() }
+
+// GetIndexer gives what is to be seen.
+func (i heldInformer) GetIndexer() cache.Indexer {
+	if i.keep == nil {
+		return i.SharedIndexInformer.GetIndexer()
+	}
+	return keptIndexer{Indexer: i.SharedIndexInformer.GetIndexer(), keep: i.keep}
+}
+
+// keptIndexer shows some of what an indexer holds.
+type keptIndexer struct {
+	cache.Indexer
+	keep func(object any) bool
+}
+
+func (x keptIndexer) only(objects []any) []any {
+	kept := make([]any, 0, len(objects))
+	for _, object := range objects {
+		if x.keep(object) {
+			kept = append(kept, object)
+		}
+	}
+	return kept
+}
+
+// List lists what is kept.
+func (x keptIndexer) List() []any { return x.only(x.Indexer.List()) }
+
+// Index gives what is kept of an index.
+func (x keptIndexer) Index(name string, object any) ([]any, error) {
+	found, err := x.Indexer.Index(name, object)
+	return x.only(found), err
+}
+
+// ByIndex gives what is kept of an index.
+func (x keptIndexer) ByIndex(name, value string) ([]any, error) {
+	found, err := x.Indexer.ByIndex(name, value)
+	return x.only(found), err
+}
+
+// Get gives an object if it is kept.
+func (x keptIndexer) Get(object any) (any, bool, error) { return x.kept(x.Indexer.Get(object)) }
+
+// GetByKey gives an object if it is kept.
+func (x keptIndexer) GetByKey(key string) (any, bool, error) { return x.kept(x.Indexer.GetByKey(key)) }
+
+func (x keptIndexer) kept(object any, exists bool, err error) (any, bool, error) {
+	if !exists || err != nil || !x.keep(object) {
+		return nil, false, err
+	}
+	return object, true, nil
 }
 
 // AddEventHandler adds a handler whose events are held.

@@ -3,11 +3,14 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
 	kubescheduler "k8s.io/kubernetes/pkg/scheduler"
@@ -43,7 +46,9 @@ func newScheduler(ctx context.Context, o Options, config *rest.Config, factory i
 		broadcaster: events.NewEventBroadcasterAdapterWithContext(ctx, client),
 		release:     make(chan struct{}),
 	}
-	s.factory = heldInformers{SharedInformerFactory: factory, release: s.release, stop: ctx.Done(), withoutEndedPods: true}
+	s.factory = heldInformers{SharedInformerFactory: factory, release: s.release, stop: ctx.Done(), keep: map[reflect.Type]func(any) bool{
+		reflect.TypeFor[*corev1.Pod](): podLasts,
+	}}
 	s.scheduler, err = kubescheduler.New(ctx, client, s.factory, nil,
 		func(name string) events.EventRecorderLogger { return s.broadcaster.NewRecorder(name) },
 		kubescheduler.WithComponentConfigVersion(settings.APIVersion),
@@ -93,4 +98,19 @@ func schedulerSettings(profile Profile) (*schedulerconfig.KubeSchedulerConfigura
 		plugins.Enabled = append(plugins.Enabled, schedulerconfig.Plugin{Name: volumeNodesName})
 	}
 	return settings, nil
+}
+
+// podLasts tells whether a pod has not ended, as far as is known: a scheduler
+// takes every pod that it sees for one that needs its node.
+func podLasts(object any) bool {
+	pod, ok := lastKnown(object).(*corev1.Pod)
+	return !ok || pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed
+}
+
+// lastKnown is the object of an event, also of one that came late.
+func lastKnown(object any) any {
+	if last, unknown := object.(cache.DeletedFinalStateUnknown); unknown {
+		return last.Obj
+	}
+	return object
 }

@@ -99,7 +99,7 @@ func (p *volumeNodes) PreFilter(_ context.Context, state fwk.CycleState, pod *co
 		if claim.Status.Phase == corev1.ClaimBound && claim.Spec.VolumeName != "" {
 			volume, err := p.volumes.Get(claim.Spec.VolumeName)
 			if errors.IsNotFound(err) {
-				continue // The host knows it.
+				return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, err.Error())
 			}
 			if err != nil {
 				return nil, fwk.AsStatus(err)

@@ -72,6 +72,10 @@ const (
 	seenTime = 5 * time.Second
 )
 
+// rereadInterval is how often what is read by name is looked at when nothing
+// that refers to it changes.
+const rereadInterval = 10 * time.Minute
+
 // Engine syncs one tenant.
 type Engine struct {
 	Options
@@ -270,7 +274,9 @@ func (e *Engine) addKinds(virtual, host *client) error {
 		if !any.Unwatched {
 			e.sources[sourceKey{translate.Virtual, any.GroupKind()}] = k.virtual
 		}
-		e.sources[sourceKey{translate.Host, any.GroupKind()}] = k.host
+		if !any.HostByName {
+			e.sources[sourceKey{translate.Host, any.GroupKind()}] = k.host
+		}
 		e.kinds = append(e.kinds, k)
 	}
 	if !slices.ContainsFunc(e.kinds, func(k *kind) bool { return k.Tokens != nil }) {
@@ -553,15 +559,33 @@ func (e *Engine) noteRefs(r request, self types.NamespacedName) {
 		host = e.hostObject(r)
 	}
 	var changed []target
+	var refs []translate.Ref
 	if !exists && host == nil {
 		changed = e.index.drop(r)
 	} else {
-		changed = e.index.set(r, self, e.refs(r.kind, virtual, host))
+		refs = e.refs(r.kind, virtual, host)
+		changed = e.index.set(r, self, refs)
 	}
 	for _, to := range changed {
 		for _, k := range e.kinds {
 			if k.WhenReferenced && k.GroupKind() == to.kind && k.fromHost() == (to.side == translate.Host) {
 				e.add(request{k, e.requestName(to)})
+			}
+		}
+	}
+	e.readAgain(refs)
+}
+
+// readAgain looks again at what is read by name, as something that refers to it
+// has changed: there is no other word of it.
+func (e *Engine) readAgain(refs []translate.Ref) {
+	for _, ref := range refs {
+		if !ref.Sync || ref.Side != translate.Host {
+			continue
+		}
+		for _, k := range e.kinds {
+			if k.HostByName && k.GroupKind() == ref.Kind {
+				e.add(request{k, types.NamespacedName{Name: ref.Name}})
 			}
 		}
 	}

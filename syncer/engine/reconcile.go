@@ -617,9 +617,9 @@ func (e *Engine) forget(r request) {
 // reconcileFromHost shows the tenant a host object.
 func (e *Engine) reconcileFromHost(ctx context.Context, r request) error {
 	in := translate.Input[translate.Object]{Tenant: e.Tenant, Names: e.index.virtualName}
-	in.Host = r.kind.host.object(r.Namespace, r.Name)
-	if in.Host != nil && r.kind.WhenReferenced && !e.shown(r, in.Host) && !e.referenced(r, translate.Host) {
-		in.Host = nil
+	var err error
+	if in.Host, err = e.original(ctx, r); err != nil {
+		return err
 	}
 	if !r.kind.Namespaced && !r.kind.Unwatched {
 		in.Virtual = r.kind.virtual.object("", r.Name)
@@ -630,7 +630,6 @@ func (e *Engine) reconcileFromHost(ctx context.Context, r request) error {
 	if in.Host == nil {
 		return e.withdraw(ctx, r, in.Virtual)
 	}
-	var err error
 	if in.Refs, err = e.read(ctx, e.refs(r.kind, nil, in.Host)); err != nil {
 		return err
 	}
@@ -663,6 +662,30 @@ func (e *Engine) reconcileFromHost(ctx context.Context, r request) error {
 	return e.writeVirtual(ctx, r, in.Virtual, want)
 }
 
+// original is the host object that the tenant is to see, or nil.
+func (e *Engine) original(ctx context.Context, r request) (translate.Object, error) {
+	if !r.kind.HostByName {
+		host := r.kind.host.object(r.Namespace, r.Name)
+		if host != nil && r.kind.WhenReferenced && !e.shown(r, host) && !e.referenced(r, translate.Host) {
+			return nil, nil
+		}
+		return host, nil
+	}
+	if !e.referenced(r, translate.Host) {
+		return nil, nil
+	}
+	host, err := r.kind.host.get(ctx, "", r.Name)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read host %s %q: %w", r.kind.Resource, r.Name, err)
+	}
+	host.SetManagedFields(nil)
+	e.queue.AddAfter(r, rereadInterval)
+	return host, nil
+}
+
 // gone tells that there is no place for the object any more.
 func gone(err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
@@ -685,7 +708,16 @@ func identify(want, virtual translate.Object) {
 // withdraw removes from the tenant what the host no longer has.
 func (e *Engine) withdraw(ctx context.Context, r request, virtual translate.Object) error {
 	e.forget(r)
-	if virtual == nil || virtual.GetDeletionTimestamp() != nil {
+	if virtual == nil {
+		return nil
+	}
+	if r.kind.Parting != nil {
+		if want := r.kind.Parting(virtual); !equality.Semantic.DeepEqual(virtual, want) {
+			// The deletion follows when the change has come back.
+			return e.writeVirtual(ctx, r, virtual, want)
+		}
+	}
+	if virtual.GetDeletionTimestamp() != nil {
 		return nil
 	}
 	return e.deleteVirtual(ctx, request{r.kind, types.NamespacedName{Namespace: virtual.GetNamespace(), Name: virtual.GetName()}}, virtual, nil)

@@ -20,6 +20,7 @@ func All() []translate.Any {
 		Secret().Erase(),
 		PersistentVolumeClaim().Erase(),
 		NetworkPolicy().Erase(),
+		PersistentVolume().Erase(),
 		Node().Erase(),
 		StorageClass().Erase(),
 		PriorityClass().Erase(),

@@ -54,15 +54,16 @@ func nodeShown(tenant translate.Tenant, host *corev1.Node) bool {
 	return selector.Matches(have) && labels.SelectorFromSet(tenant.NodeSelector).Matches(have)
 }
 
-// nodeLabel tells which labels of a node the tenant sees: Kubernetes' own. What
-// the host's people keep in others is theirs.
+// nodeLabel tells which labels of a node the tenant sees: Kubernetes' own, and
+// those by which storage drivers say where a volume can be reached
+// (topology.DRIVER/...). What the host's people keep in others is theirs.
 func nodeLabel(key string) bool {
-	domain, _, _ := strings.Cut(key, "/")
+	domain, _, named := strings.Cut(key, "/")
 	switch domain {
-	case "kubernetes.io", "beta.kubernetes.io", "node.kubernetes.io", "topology.kubernetes.io":
+	case "kubernetes.io", "beta.kubernetes.io", "node.kubernetes.io":
 		return true
 	}
-	return false
+	return named && strings.HasPrefix(domain, "topology.")
 }
 
 // hostPart is what of a virtual node came from the host. Lists are sorted, so

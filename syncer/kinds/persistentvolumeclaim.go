@@ -8,12 +8,20 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
 
-// PersistentVolumeClaim crosses to the host, which binds it; the tenant sees
-// the result. Nothing in the tenant binds claims.
+// bindCompletedAnnotation tells those who look at claims, as schedulers, that
+// nothing more is to be done.
+const bindCompletedAnnotation = "pv.kubernetes.io/bind-completed"
+
+// PersistentVolumeClaim of a class of the host crosses to the host, which binds
+// it; the tenant sees the result. Others stay in the tenant, whose volume binder
+// gives them volumes that the tenant made.
 func PersistentVolumeClaim() translate.Kind[*corev1.PersistentVolumeClaim] {
 	return translate.Kind[*corev1.PersistentVolumeClaim]{
 		GroupVersionKind:  corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"),
@@ -30,36 +38,79 @@ func PersistentVolumeClaim() translate.Kind[*corev1.PersistentVolumeClaim] {
 	}
 }
 
-// claimRefs names the claim whose contents a new one begins with, so that its
+// claimRefs names the class, which decides whose the claim is, the volume on
+// both sides, and the claim whose contents a new one begins with, so that its
 // host name is known in texts.
-func claimRefs(virtual, _ *corev1.PersistentVolumeClaim) []translate.Ref {
+func claimRefs(virtual, host *corev1.PersistentVolumeClaim) []translate.Ref {
 	if virtual == nil {
+		// Its volume is shown as long as the host has it bound.
+		return claimVolume(host)
+	}
+	var refs []translate.Ref
+	if class := claimClassName(virtual); class != "" {
+		refs = append(refs, translate.Ref{Kind: schema.GroupKind{Group: storagev1.GroupName, Kind: "StorageClass"}, Name: class, Read: true, Watch: true})
+	}
+	volume := virtual.Spec.VolumeName
+	if host != nil && host.Spec.VolumeName != "" {
+		volume = host.Spec.VolumeName
+	}
+	refs = append(refs, claimVolume(host)...)
+	if volume != "" {
+		refs = append(refs, translate.Ref{Kind: coreKind("PersistentVolume"), Name: volume, Read: true, Watch: true})
+	}
+	if source := virtual.Spec.DataSource; source != nil && source.Kind == "PersistentVolumeClaim" {
+		refs = append(refs, translate.Ref{Kind: coreKind("PersistentVolumeClaim"), Namespace: virtual.Namespace, Name: source.Name})
+	}
+	return refs
+}
+
+// claimVolume is the volume that a host claim is bound to.
+func claimVolume(host *corev1.PersistentVolumeClaim) []translate.Ref {
+	if host == nil || host.Spec.VolumeName == "" {
 		return nil
 	}
-	source := virtual.Spec.DataSource
-	if source == nil || source.Kind != "PersistentVolumeClaim" {
-		return nil
+	return []translate.Ref{{Side: translate.Host, Kind: coreKind("PersistentVolume"), Name: host.Spec.VolumeName, Sync: true}}
+}
+
+// claimClassName is the class that counts: an old annotation has precedence, as
+// everywhere in Kubernetes.
+func claimClassName(claim *corev1.PersistentVolumeClaim) string {
+	if old, ok := claim.Annotations[corev1.BetaStorageClassAnnotation]; ok {
+		return old
 	}
-	return []translate.Ref{{
-		Side:      translate.Virtual,
-		Kind:      coreKind("PersistentVolumeClaim"),
-		Namespace: virtual.Namespace,
-		Name:      source.Name,
-	}}
+	if claim.Spec.StorageClassName != nil {
+		return *claim.Spec.StorageClassName
+	}
+	return ""
+}
+
+// staysInside tells whether the tenant's own volume binder has the claim: it
+// names a volume by itself, which can only be one that the tenant made, or its
+// class is none of the host's. Volumes of the host that have no class are not
+// the tenant's to take.
+func staysInside(in translate.Input[*corev1.PersistentVolumeClaim]) bool {
+	if in.Host != nil && in.Host.Spec.VolumeName != "" {
+		return false // The host has bound it.
+	}
+	virtual := in.Virtual
+	if name := virtual.Spec.VolumeName; name != "" && (in.Host != nil || virtual.Status.Phase != corev1.ClaimBound) {
+		volume := translate.Find[*corev1.PersistentVolume](in.Refs, translate.Virtual, "", name)
+		return volume == nil || !translate.FromHost(volume)
+	}
+	class := translate.Find[*storagev1.StorageClass](in.Refs, translate.Virtual, "", claimClassName(virtual))
+	return class == nil || !translate.FromHost(class)
 }
 
 func claimToHost(in translate.Input[*corev1.PersistentVolumeClaim]) (*corev1.PersistentVolumeClaim, error) {
 	virtual := in.Virtual
-	if virtual.Spec.VolumeName != "" && virtual.Status.Phase != corev1.ClaimBound && in.Host == nil {
-		// A name given by hand; afterwards it is what the host has bound.
-		return nil, errors.New("spec.volumeName may not be used in this cluster: volumes of the host cannot be chosen; leave it out")
+	if staysInside(in) {
+		return nil, claimNowhere(in)
+	}
+	if in.Host == nil && virtual.Spec.VolumeName != "" && virtual.Status.Phase != corev1.ClaimBound {
+		return nil, fmt.Errorf("spec.volumeName %q is a volume of the host that is bound to another claim: leave it out", virtual.Spec.VolumeName)
 	}
 	if virtual.Spec.VolumeAttributesClassName != nil && *virtual.Spec.VolumeAttributesClassName != "" {
 		return nil, errors.New("spec.volumeAttributesClassName may not be used in this cluster: the host shows no such classes; leave it out")
-	}
-	class, err := claimClass(in.Tenant, virtual)
-	if err != nil {
-		return nil, err
 	}
 	source, sourceRef, err := claimSource(virtual)
 	if err != nil {
@@ -73,7 +124,7 @@ func claimToHost(in translate.Input[*corev1.PersistentVolumeClaim]) (*corev1.Per
 			AccessModes:      spec.AccessModes,
 			Selector:         spec.Selector,
 			Resources:        spec.Resources,
-			StorageClassName: class,
+			StorageClassName: new(claimClassName(virtual)),
 			VolumeMode:       spec.VolumeMode,
 			DataSource:       source,
 			DataSourceRef:    sourceRef,
@@ -81,24 +132,16 @@ func claimToHost(in translate.Input[*corev1.PersistentVolumeClaim]) (*corev1.Per
 	}, nil
 }
 
-// claimClass is the class that counts: an old annotation has precedence, as
-// everywhere in Kubernetes.
-func claimClass(tenant translate.Tenant, virtual *corev1.PersistentVolumeClaim) (*string, error) {
-	class := virtual.Spec.StorageClassName
-	if old, ok := virtual.Annotations[corev1.BetaStorageClassAnnotation]; ok {
-		class = &old
+// claimNowhere tells of a class that is neither the host's nor the tenant's own,
+// where the limits name those that there are: a volume that the tenant made may
+// still be bound.
+func claimNowhere(in translate.Input[*corev1.PersistentVolumeClaim]) error {
+	class := claimClassName(in.Virtual)
+	own := translate.Find[*storagev1.StorageClass](in.Refs, translate.Virtual, "", class) != nil
+	if class == "" || own || len(in.Tenant.StorageClasses) == 0 || in.Virtual.Spec.VolumeName != "" || slices.Contains(in.Tenant.StorageClasses, class) {
+		return nil
 	}
-	if len(tenant.StorageClasses) == 0 {
-		return class, nil
-	}
-	allowed := strings.Join(tenant.StorageClasses, ", ")
-	if class == nil {
-		return nil, fmt.Errorf("spec.storageClassName is needed in this cluster, one of: %s", allowed)
-	}
-	if !slices.Contains(tenant.StorageClasses, *class) {
-		return nil, fmt.Errorf("storage class %q may not be used in this cluster, only: %s", *class, allowed)
-	}
-	return class, nil
+	return fmt.Errorf("storage class %q may not be used in this cluster, only: %s", class, strings.Join(in.Tenant.StorageClasses, ", "))
 }
 
 // claimSource translates what the volume begins with: another claim of the same
@@ -138,6 +181,17 @@ func claimMerge(host, desired *corev1.PersistentVolumeClaim) *corev1.PersistentV
 
 func claimStatus(in translate.Input[*corev1.PersistentVolumeClaim]) (*corev1.PersistentVolumeClaim, error) {
 	virtual, host := in.Virtual.DeepCopy(), in.Host.DeepCopy()
+	if virtual.Spec.VolumeName == "" && host.Spec.VolumeName != "" && host.Status.Phase == corev1.ClaimBound {
+		// The volume is shown first: who sees a bound claim looks for it.
+		volume := translate.Find[*corev1.PersistentVolume](in.Refs, translate.Virtual, "", host.Spec.VolumeName)
+		if volume == nil || !translate.FromHost(volume) {
+			host.Spec.VolumeName = ""
+			host.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
+		}
+	}
+	if host.Status.Phase == corev1.ClaimBound {
+		metav1.SetMetaDataAnnotation(&virtual.ObjectMeta, bindCompletedAnnotation, "yes")
+	}
 	// Both can be set once.
 	if virtual.Spec.VolumeName == "" {
 		virtual.Spec.VolumeName = host.Spec.VolumeName

@@ -4,7 +4,10 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/syncer/kinds"
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -20,7 +23,9 @@ func TestPersistentVolumeClaimFields(t *testing.T) {
 			of:         corev1.PersistentVolumeClaimSpec{},
 			copied:     []string{"AccessModes", "Selector", "Resources", "VolumeMode"},
 			translated: []string{"StorageClassName", "DataSource", "DataSourceRef"},
-			refused:    []string{"VolumeName", "VolumeAttributesClassName"},
+			// A claim that names a volume stays inside.
+			dropped: []string{"VolumeName"},
+			refused: []string{"VolumeAttributesClassName"},
 		},
 		{
 			// host ─► virtual
@@ -41,7 +46,12 @@ func FuzzPersistentVolumeClaim(f *testing.F) {
 		if virtual.Spec.DataSource != nil {
 			virtual.Spec.DataSource.Kind, virtual.Spec.DataSource.APIGroup = "PersistentVolumeClaim", nil
 		}
-		host, err := kinds.PersistentVolumeClaim().ToHost(translate.Input[*corev1.PersistentVolumeClaim]{Tenant: in.Tenant, Virtual: virtual})
+		delete(virtual.Annotations, corev1.BetaStorageClassAnnotation)
+		virtual.Spec.StorageClassName = new("fast")
+		class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast", Annotations: map[string]string{api.AnnotationFromHost: "true"}}}
+		host, err := kinds.PersistentVolumeClaim().ToHost(translate.Input[*corev1.PersistentVolumeClaim]{
+			Tenant: in.Tenant, Virtual: virtual, Refs: translate.Objects{Virtual: []translate.Object{class}},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -120,6 +120,15 @@ type Kind[T Object] struct {
 	// required for kinds that begin on the host. Cluster-scoped ones keep their
 	// name.
 	ToVirtual func(in Input[T]) (T, error)
+	// HostByName tells that host objects are neither listed nor watched, but each
+	// is read by its name, when something that crosses refers to it with Sync and
+	// whenever that changes: the right to get is all that is needed then. Only
+	// for cluster-scoped WhenReferenced kinds that begin on the host.
+	HostByName bool
+	// Parting makes of a virtual object that is to be deleted what it must be for
+	// that, as a status that lets finalizers go. Only for kinds that begin on the
+	// host. Optional.
+	Parting func(virtual T) T
 	// Unwatched tells that the virtual side of a kind that begins on the host
 	// is not kept in memory: it is read when the host object changes, and what
 	// is gone on the host is left to expire.
@@ -225,7 +234,11 @@ func (k Kind[T]) Erase() Any {
 		StatusSubresource: k.StatusSubresource,
 		Graceful:          k.Graceful,
 		ToVirtual:         eraseInput(k.ToVirtual),
+		HostByName:        k.HostByName,
 		Unwatched:         k.Unwatched,
+	}
+	if k.Parting != nil {
+		any.Parting = func(virtual Object) Object { return orNil(k.Parting(as[T](virtual))) }
 	}
 	if k.Refs != nil {
 		any.Refs = func(virtual, host Object) []Ref { return k.Refs(as[T](virtual), as[T](host)) }

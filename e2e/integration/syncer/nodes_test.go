@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,6 +63,7 @@ func TestScheduler(t *testing.T) {
 	p.addNode(t, "node-2", nil)
 	p.addNode(t, "node-others", map[string]string{"pool": "others"})
 	p.runNode(t)
+	p.keepAlive(t, nodeName, "node-others")
 	t.Run("shown", p.testShown)
 	t.Run("leases", p.testLeases)
 	t.Run("labels of the tenant", p.testNodeLabels)
@@ -75,6 +77,33 @@ func TestScheduler(t *testing.T) {
 	t.Run("node of the tenant's own", p.testOwnNode)
 	t.Run("deleted in the tenant", p.testNodeDeleted)
 	t.Run("lost", p.testNodeLost)
+}
+
+// keepAlive does for nodes of the host what their kubelets would: where all are
+// lost at once, the node controller takes the network for broken.
+func (p *planes) keepAlive(t *testing.T, names ...string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		for {
+			for _, name := range names {
+				beat := fmt.Appendf(nil, `{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":%q}]}}`, time.Now().UTC().Format(time.RFC3339))
+				if _, err := p.host.CoreV1().Nodes().PatchStatus(ctx, name, beat); err != nil && ctx.Err() == nil {
+					t.Errorf("heartbeat of %s: %v", name, err)
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(5 * time.Second):
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		beating.Wait()
+	})
 }
 
 // testShown: nodes that are chosen are there, used or not; no others.
@@ -429,7 +458,7 @@ func (p *planes) testNodeDeleted(t *testing.T) {
 	waitFor(t, "it is back", p.virtualNode("node-2"), func(n *corev1.Node) bool { return n.UID != node.UID && len(n.Spec.Taints) == 0 })
 }
 
-// testNodeLost: no word from the kubelet, since there is none. The host's node
+// testNodeLost: no word from the kubelet of one of the nodes. The host's node
 // controller says so after its time, and the tenant sees it on the node, on its
 // taints, and on its pods.
 func (p *planes) testNodeLost(t *testing.T) {
