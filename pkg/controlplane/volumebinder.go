@@ -51,7 +51,9 @@ type volumeSplit struct {
 	classes storagelisters.StorageClassLister
 }
 
-func fromHost(object metav1.Object) bool { return object.GetAnnotations()[api.AnnotationFromHost] != "" }
+func fromHost(object metav1.Object) bool {
+	return object.GetAnnotations()[api.AnnotationFromHost] != ""
+}
 
 func (volumeSplit) ownVolume(object any) bool {
 	volume, ok := lastKnown(object).(*corev1.PersistentVolume)
