@@ -25,6 +25,8 @@ import (
 type createOptions struct {
 	*app
 	name string
+	// files describe tenants, instead of name and flags.
+	files []string
 
 	tenantType   string
 	parent       string
@@ -49,7 +51,7 @@ type createOptions struct {
 func newCreateCommand(a *app) *cobra.Command {
 	o := &createOptions{app: a}
 	cmd := &cobra.Command{
-		Use:     "create NAME",
+		Use:     "create NAME | -f FILE",
 		Short:   "Make a tenant and wait until it can be used",
 		GroupID: groupUse,
 		Long: `Make a tenant and wait until it can be used: a virtual cluster until its API
@@ -69,18 +71,40 @@ Interrupted and run again with the same flags, it goes on where it was.`,
 # For tests: its data dies with its pod.
 %[1]s create try --ephemeral
 
+# One below a team, by whoever is admin of that; and what is in a file, at once.
+%[1]s create shop --type Namespace --parent team1
+%[1]s create -f company.yaml
+
 # The object, for git.
 %[1]s create acme --dry-run=client -o yaml`),
-		Args: exactlyOneName,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(o.files) == 0 {
+				return exactlyOneName(cmd, args)
+			}
+			if len(args) > 0 {
+				return fmt.Errorf("the names are in the file: leave out %s", strings.Join(args, " "))
+			}
+			return nil
+		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: a.run(func(ctx context.Context, args []string) error {
+			if len(o.files) > 0 {
+				return o.run(ctx)
+			}
 			o.name = args[0]
 			return o.run(ctx)
 		}),
 	}
 	flags := cmd.Flags()
+	flags.StringArrayVarP(&o.files, "filename", "f", nil, "file with Tenants to make, as YAML or JSON, - for standard input; may be repeated")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if len(o.files) == 0 {
+			return nil
+		}
+		return checkFlags(cmd.Flags(), cmd.InheritedFlags())
+	}
 	flags.StringVar(&o.tenantType, "type", string(api.VirtualCluster), "VirtualCluster, Namespace or Folder")
 	flags.StringVar(&o.parent, "parent", "", "tenant above this one (default: the root of the tree)")
 	flags.StringVar(&o.namespace, "namespace", "", "namespace on the host (default: the tenant's name)")
@@ -157,12 +181,8 @@ func (o *createOptions) tenant() (*api.Tenant, error) {
 	if tenantType == api.Folder && o.namespace != "" {
 		return nil, usagef("a Folder has no namespace: leave out --namespace")
 	}
-	if err := tenancy.ValidateNamespace(tenant, api.SystemNamespace); err != nil {
-		return nil, &usageError{err: err}
-	}
-	problems := append(tenancy.ValidateLimits(tenant), tenancy.ValidateVirtualCluster(tenant)...)
-	if err := problems.ToAggregate(); err != nil {
-		return nil, &usageError{err: err}
+	if err := checkTenant(tenant); err != nil {
+		return nil, err
 	}
 	return withKind(tenant), nil
 }
@@ -217,11 +237,11 @@ func parseMember(text string) (api.Member, error) {
 	}
 	kind, name, hasKind := strings.Cut(subject, ":")
 	if !hasRole || !hasKind || name == "" {
-		return api.Member{}, usagef("--member %q: write it as user:NAME=ROLE, group:NAME=ROLE or serviceaccount:NAMESPACE/NAME=ROLE", text)
+		return api.Member{}, usagef("member %q: write it as user:NAME=ROLE, group:NAME=ROLE or serviceaccount:NAMESPACE/NAME=ROLE", text)
 	}
 	member := api.Member{Name: name, Role: api.Role(role)}
 	if !slices.Contains(roles(), member.Role) {
-		return api.Member{}, usagef("--member %q: the role is admin, edit or view, not %q", text, role)
+		return api.Member{}, usagef("member %q: the role is admin, edit or view, not %q", text, role)
 	}
 	switch strings.ToLower(kind) {
 	case "user":
@@ -232,11 +252,11 @@ func parseMember(text string) (api.Member, error) {
 		member.Kind = "ServiceAccount"
 		namespace, account, ok := strings.Cut(name, "/")
 		if !ok || namespace == "" || account == "" {
-			return api.Member{}, usagef("--member %q: a service account is written as serviceaccount:NAMESPACE/NAME=ROLE", text)
+			return api.Member{}, usagef("member %q: a service account is written as serviceaccount:NAMESPACE/NAME=ROLE", text)
 		}
 		member.Namespace, member.Name = namespace, account
 	default:
-		return api.Member{}, usagef("--member %q: the kind is user, group or serviceaccount, not %q", text, kind)
+		return api.Member{}, usagef("member %q: the kind is user, group or serviceaccount, not %q", text, kind)
 	}
 	return member, nil
 }
@@ -306,6 +326,9 @@ func (o *createOptions) run(ctx context.Context) error {
 	}
 	if o.connect && (!o.wait || o.dryRun != "none") {
 		return usagef("--connect needs a tenant that can be used: leave out --wait=false and --dry-run")
+	}
+	if len(o.files) > 0 {
+		return o.runFiles(ctx)
 	}
 	tenant, err := o.tenant()
 	if err != nil {
@@ -384,7 +407,7 @@ func (o *createOptions) ensure(ctx context.Context, clients *hostClients, tenant
 		return created, false, nil
 	}
 	if apierrors.IsInvalid(err) {
-		return nil, false, hint(fmt.Errorf("the host refuses tenant %q: %w", o.name, err), "Mend what it names and run again.")
+		return nil, false, hint(fmt.Errorf("the host refuses tenant %q: %w", tenant.Name, err), "Mend what it names and run again.")
 	}
 	if !apierrors.IsAlreadyExists(err) {
 		return nil, false, err
@@ -447,15 +470,17 @@ func (o *createOptions) checkNamespace(ctx context.Context, clients *hostClients
 	return hint(fmt.Errorf("the host namespace %q exists already and is not a tenant's; it will not be taken over", name), "Choose another name, or another namespace with --namespace.")
 }
 
-func (o *createOptions) checkStorageClass(ctx context.Context, clients *hostClients, _ *api.Tenant) error {
-	if o.storageClass == "" {
+func (o *createOptions) checkStorageClass(ctx context.Context, clients *hostClients, tenant *api.Tenant) error {
+	vc := tenant.Spec.VirtualCluster
+	if vc == nil || vc.Storage == nil || vc.Storage.Class == nil {
 		return nil
 	}
-	_, err := clients.kube.StorageV1().StorageClasses().Get(ctx, o.storageClass, metav1.GetOptions{})
+	class := *vc.Storage.Class
+	_, err := clients.kube.StorageV1().StorageClasses().Get(ctx, class, metav1.GetOptions{})
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
-	err = fmt.Errorf("the host has no storage class %q", o.storageClass)
+	err = fmt.Errorf("the host has no storage class %q", class)
 	classes, listErr := clients.kube.StorageV1().StorageClasses().List(ctx, metav1.ListOptions{})
 	if listErr != nil || len(classes.Items) == 0 {
 		return hint(err, "It has none at all that you can see: use --ephemeral for data that may be lost with the pod.")
@@ -468,10 +493,11 @@ func (o *createOptions) checkStorageClass(ctx context.Context, clients *hostClie
 }
 
 func (o *createOptions) checkParent(ctx context.Context, clients *hostClients, tenant *api.Tenant) error {
-	if o.parent == "" || o.parent == api.RootTenant {
+	parent := tenancy.Parent(tenant)
+	if parent == api.RootTenant {
 		return nil
 	}
-	if _, err := o.get(ctx, clients, o.parent); errors.As(err, new(*unknownTenantError)) {
+	if _, err := o.get(ctx, clients, parent); errors.As(err, new(*unknownTenantError)) {
 		return fmt.Errorf("the parent of tenant %q: %w", tenant.Name, err)
 	}
 	return nil
@@ -523,7 +549,7 @@ func treeDifferences(path string, old, wanted any) []string {
 	return []string{fmt.Sprintf("%s is %s, not %s", path, compact(old), compact(wanted))}
 }
 
-func keysOf(set map[string]bool) []string {
+func keysOf[V any](set map[string]V) []string {
 	var keys []string
 	for key := range set {
 		keys = append(keys, key)

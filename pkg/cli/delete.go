@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,8 +98,55 @@ func (o *deleteOptions) run(ctx context.Context) error {
 	return o.deleteAll(ctx, clients, progress, tenants)
 }
 
-// deleteAll deletes tenants at the same time and waits for one after the other.
+// deleteAll deletes tenants, those below first. Without a cascade the host refuses
+// to delete what has tenants below it, so each level waits for the one below.
 func (o *deleteOptions) deleteAll(ctx context.Context, clients *hostClients, progress *progress, tenants []*api.Tenant) error {
+	slices.SortStableFunc(tenants, func(a, b *api.Tenant) int { return cmp.Compare(b.Status.Depth, a.Status.Depth) })
+	for len(tenants) > 0 {
+		level := len(tenants)
+		if !o.cascade {
+			if i := slices.IndexFunc(tenants, func(t *api.Tenant) bool { return t.Status.Depth != tenants[0].Status.Depth }); i > 0 {
+				level = i
+			}
+		}
+		if err := o.deleteLevel(ctx, clients, progress, tenants[:level]); err != nil {
+			return err
+		}
+		tenants = tenants[level:]
+		if len(tenants) > 0 && o.wait {
+			if err := o.waitCounted(ctx, clients, tenants); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// waitCounted waits until the manager has noticed that the tenants below are gone,
+// but not for long.
+func (o *deleteOptions) waitCounted(ctx context.Context, clients *hostClients, tenants []*api.Tenant) error {
+	for begin := time.Now(); time.Since(begin) < 3*time.Second; {
+		list, err := o.visible(ctx, clients)
+		if err != nil {
+			return err
+		}
+		f, behind := newForest(list.Items), false
+		for _, tenant := range tenants {
+			now := f.tenants[tenant.Name]
+			behind = behind || now != nil && int(now.Status.Children) > len(f.children[tenant.Name])
+		}
+		if !behind {
+			return nil
+		}
+		if pause(ctx, 50*time.Millisecond); ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// deleteLevel deletes tenants at the same time and waits for one after the other.
+func (o *deleteOptions) deleteLevel(ctx context.Context, clients *hostClients, progress *progress, tenants []*api.Tenant) error {
 	started := time.Now()
 	for _, tenant := range tenants {
 		progress.Step("tenant %s: asking the host to delete it", tenant.Name)

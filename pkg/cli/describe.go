@@ -101,10 +101,14 @@ func (d *description) summary(_ context.Context, w *strings.Builder) error {
 	lines := [][2]string{
 		{"Name", t.Name},
 		{"Type", string(t.Spec.Type)},
-		{"Parent", orElse(t.Spec.Parent, api.RootTenant)},
-		{"Phase", phase(t)},
+		{"Path", orElse(t.Status.Path, "none yet, below "+orElse(tenancy.Parent(t), "nothing"))},
+		{"Below", countOf(int(t.Status.Children), "tenant", "tenants")},
+		{"Phase", health(t)},
 		{"Namespace", orElse(d.namespace, "-")},
 		{"Created", t.CreationTimestamp.UTC().Format(time.RFC3339) + " (" + age(t.CreationTimestamp, d.now) + " ago)"},
+	}
+	if t.Status.ExpiresAt != nil {
+		lines = append(lines, [2]string{"Expires", t.Status.ExpiresAt.UTC().Format(time.RFC3339)})
 	}
 	if t.Spec.Type == api.VirtualCluster {
 		effective := tenancy.Of(t).VirtualCluster
@@ -136,42 +140,25 @@ func storageText(tenant *api.Tenant) string {
 }
 
 func (d *description) members(_ context.Context, w *strings.Builder) error {
-	for _, member := range d.tenant.Spec.Members {
-		name := member.Name
-		if member.Namespace != "" {
-			name = member.Namespace + "/" + name
-		}
-		fmt.Fprintf(w, "%-6s %s %s\n", member.Role, strings.ToLower(member.Kind), name)
+	rows := memberRows(d.tenant)
+	if len(rows) == 0 {
+		return nil
 	}
-	return nil
+	return table(w, []string{"MEMBER", "ROLE", "FROM", "SCOPE"}, rows)
 }
 
+// limits are the effective ones; before the manager has looked at the tenant,
+// those of its own.
 func (d *description) limits(_ context.Context, w *strings.Builder) error {
-	limits := tenancy.Of(d.tenant).Limits
-	fmt.Fprintf(w, "Pod Security: %s\n", limits.PodSecurity)
-	var services []string
-	for _, service := range limits.Services {
-		services = append(services, string(service))
+	effective := d.tenant.Status.Effective
+	if effective == nil {
+		effective = tenancy.Of(d.tenant).Status()
 	}
-	fmt.Fprintf(w, "Services: %s\n", strings.Join(services, ", "))
-	if len(limits.StorageClasses) > 0 {
-		fmt.Fprintf(w, "Storage classes: %s\n", strings.Join(limits.StorageClasses, ", "))
+	var rows [][]string
+	for _, limit := range effective.Limits {
+		rows = append(rows, []string{limit.Name, limit.Value, fromText(limit.From, d.tenant.Name)})
 	}
-	if limits.RuntimeClass != "" {
-		fmt.Fprintf(w, "Runtime class: %s\n", limits.RuntimeClass)
-	}
-	if len(limits.NodeSelector) > 0 {
-		fmt.Fprintf(w, "Nodes: %s\n", metav1.FormatLabelSelector(&metav1.LabelSelector{MatchLabels: limits.NodeSelector}))
-	}
-	internet := "allowed"
-	if !limits.Internet {
-		internet = "denied"
-	}
-	fmt.Fprintf(w, "Internet: %s\n", internet)
-	if len(limits.AllowedCIDRs) > 0 {
-		fmt.Fprintf(w, "Also reached: %s\n", strings.Join(limits.AllowedCIDRs, ", "))
-	}
-	return nil
+	return table(w, []string{"LIMIT", "VALUE", "FROM"}, rows)
 }
 
 func (d *description) conditions(_ context.Context, w *strings.Builder) error {

@@ -262,7 +262,7 @@ func (a *app) completeTenants(many bool) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		tenants, err := clients.tenants.List(ctx)
+		tenants, err := a.visible(ctx, clients)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -27,7 +27,7 @@ func newListCommand(a *app) *cobra.Command {
 		Use:               "list",
 		Aliases:           []string{"ls"},
 		Short:             "List the tenants",
-		Long:              "List the tenants of the host cluster. A star marks those that your kubeconfig has a context for, a greater-than sign the current one.",
+		Long:              "List the tenants of the host cluster that you may see. A star marks those that your kubeconfig has a context for, a greater-than sign the current one.",
 		Example:           examples(a.name, "%[1]s list\n%[1]s list -o wide\n%[1]s list -o json"),
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -48,7 +48,7 @@ func (o *listOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tenants, err := clients.tenants.List(ctx)
+	tenants, err := o.visible(ctx, clients)
 	if apierrors.IsForbidden(err) {
 		return hint(fmt.Errorf("you may not list tenants on the host (%s): %w", o.host.where(), err), "Those that you are a member of you can use all the same, by name: %s connect NAME.", o.name)
 	}

@@ -197,7 +197,10 @@ kubectl get namespaces
 		newConnectCommand(a),
 		newDisconnectCommand(a),
 		newListCommand(a),
+		newTreeCommand(a),
 		newDescribeCommand(a),
+		newMembersCommand(a),
+		newMoveCommand(a),
 		newKubeconfigCommand(a),
 		newDeleteCommand(a),
 	)

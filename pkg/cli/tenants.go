@@ -130,7 +130,7 @@ func (e *unknownTenantError) Error() string {
 
 func (a *app) unknownTenant(ctx context.Context, clients *hostClients, name string) error {
 	err := &unknownTenantError{name: name}
-	list, listErr := clients.tenants.List(ctx)
+	list, listErr := a.visible(ctx, clients)
 	if listErr != nil {
 		return hint(err, "You may not list tenants, so there is nothing to suggest.")
 	}

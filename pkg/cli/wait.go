@@ -222,7 +222,8 @@ func tenantProblem(tenant *api.Tenant) (text string, patience time.Duration) {
 		return "", 0
 	}
 	switch condition.Reason {
-	case "NamespaceReserved", "NamespaceTaken", "InvalidLimits", "InvalidVirtualCluster", "NoStorageClass", "KeysLost":
+	case "ParentMissing", "ParentReplaced", "ParentDeleting", "Cycle", "TooDeep",
+		"NamespaceReserved", "NamespaceTaken", "InvalidLimits", "InvalidVirtualCluster", "NoStorageClass", "KeysLost":
 		patience = blockedPatience
 	case "ImagePullFailed", "QuotaExceeded", "PodRefused", "ContainerFailed", "Crashing":
 		patience = brokenPatience

@@ -2,8 +2,11 @@ package tenant
 
 import (
 	"context"
+	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
@@ -29,11 +32,18 @@ func (p accessPhase) Run(ctx context.Context, s *state) error {
 	if err != nil {
 		return err
 	}
-	var access, keep []client.Object
+	var roles, bindings, keep []client.Object
 	for _, object := range isolation.Access(in) {
-		access = append(access, object)
+		if _, role := object.(*rbacv1.ClusterRole); role {
+			roles = append(roles, object)
+			continue
+		}
+		bindings = append(bindings, object)
 	}
-	if err := p.applier.All(ctx, access...); err != nil {
+	if err := p.applier.All(ctx, roles...); err != nil {
+		return err
+	}
+	if err := p.bind(ctx, bindings); err != nil {
 		return err
 	}
 	// The fence has bindings too; they are not this phase's to take away.
@@ -42,7 +52,7 @@ func (p accessPhase) Run(ctx context.Context, s *state) error {
 			keep = append(keep, object)
 		}
 	}
-	keep = append(keep, access...)
+	keep = append(append(keep, roles...), bindings...)
 	if s.effective.Type != api.Folder {
 		if err := prune(ctx, p.client, p.applier, &rbacv1.RoleBindingList{}, s.effective, keep); err != nil {
 			return err
@@ -57,4 +67,15 @@ func (p accessPhase) Run(ctx context.Context, s *state) error {
 	}
 	s.fenced()
 	return nil
+}
+
+// bind applies bindings. The API server looks up what a role allows before it
+// lets anybody give it away, in a cache that may not know a new role yet.
+func (p accessPhase) bind(ctx context.Context, bindings []client.Object) error {
+	var err error
+	_ = wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, soon, true, func(ctx context.Context) (bool, error) {
+		err = p.applier.All(ctx, bindings...)
+		return !apierrors.IsNotFound(err), nil
+	})
+	return err
 }
