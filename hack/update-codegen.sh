@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rewrites everything that is generated from code: the deep copies of the API
-# types, the CustomResourceDefinitions in the chart, and the chart's roles for
-# the syncer.
+# types, the CustomResourceDefinitions in the chart, the chart's roles for the
+# syncer, and its list of annotations of Ingresses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,3 +27,5 @@ done
 
 go run ./hack/chartrbac >"$scratch/syncer.yaml"
 cp "$scratch/syncer.yaml" "$chart/syncer.yaml"
+go run ./hack/chartrbac ingress >"$scratch/ingress.tpl"
+cp "$scratch/ingress.tpl" "$chart/_ingress.tpl"

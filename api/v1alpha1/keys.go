@@ -107,6 +107,11 @@ const (
 	// AnnotationServices stands on the tenant's host namespace: the types of
 	// Service that may be used in it, separated by commas.
 	AnnotationServices = Prefix + "services"
+	// AnnotationHosts, AnnotationIngressClasses and AnnotationGateways stand there
+	// too: the limits of these names, separated by commas.
+	AnnotationHosts          = Prefix + "hosts"
+	AnnotationIngressClasses = Prefix + "ingress-classes"
+	AnnotationGateways       = Prefix + "gateways"
 	// AnnotationRenewAt stands on a Secret with a certificate: when it is time
 	// for the next one (RFC 3339).
 	AnnotationRenewAt = Prefix + "renew-at"

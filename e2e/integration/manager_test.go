@@ -406,6 +406,7 @@ func TestManager(t *testing.T) {
 	t.Run("Limits", func(t *testing.T) { h.t = t; testLimits(h) })
 	t.Run("NamespaceTenant", func(t *testing.T) { h.t = t; testNamespaceTenant(h) })
 	t.Run("Network", func(t *testing.T) { h.t = t; testNetwork(h) })
+	t.Run("Hosts", func(t *testing.T) { h.t = t; testHosts(h) })
 	t.Run("Policies", func(t *testing.T) { h.t = t; testPolicies(h) })
 	t.Run("Deletion", func(t *testing.T) { h.t = t; testDeletion(h) })
 	t.Run("Definitions", func(t *testing.T) { h.t = t; testDefinitions(h) })

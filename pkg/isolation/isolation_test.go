@@ -24,11 +24,12 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func host() isolation.Host {
 	return isolation.Host{
-		SystemNamespace: api.SystemNamespace,
-		APIServers:      []isolation.Endpoint{{IP: "192.168.1.10", Port: 6443}, {IP: "198.41.0.4", Port: 443}},
-		APIServiceIPs:   []string{"10.96.0.1"},
-		PodRanges:       []string{"10.244.0.0/24", "2600:1f18::/64"},
-		Ranges:          []string{"10.96.0.0/16", "10.244.0.0/24", "192.168.1.10/32", "198.41.0.4/32", "2600:1f18::/56"},
+		SystemNamespace:   api.SystemNamespace,
+		IngressNamespaces: []string{"ingress-nginx"},
+		APIServers:        []isolation.Endpoint{{IP: "192.168.1.10", Port: 6443}, {IP: "198.41.0.4", Port: 443}},
+		APIServiceIPs:     []string{"10.96.0.1"},
+		PodRanges:         []string{"10.244.0.0/24", "2600:1f18::/64"},
+		Ranges:            []string{"10.96.0.0/16", "10.244.0.0/24", "192.168.1.10/32", "198.41.0.4/32", "2600:1f18::/56"},
 	}
 }
 
@@ -52,6 +53,9 @@ func TestGolden(t *testing.T) {
 			Network:     &api.NetworkLimits{Internet: "Deny", AllowedCIDRs: []string{"10.1.0.0/16", "2001:db8:1::/48"}},
 		}},
 		"virtualcluster-quota": {Type: api.VirtualCluster, Limits: &api.Limits{Quota: quota("requests.cpu", "4", "pods", "20", "services", "5", "secrets", "10", "requests.storage", "10Gi")}},
+		"hosts": {Type: api.Namespace, Limits: &api.Limits{
+			Hosts: []string{"*.shop.example.com", "example.com"}, IngressClasses: []string{"nginx"}, Gateways: []string{"gateways/public"},
+		}},
 		"virtualcluster-members": {Type: api.VirtualCluster, Members: []api.Member{
 			{Kind: "User", Name: "jane", Role: api.RoleAdmin},
 			{Kind: "Group", Name: "team", Role: api.RoleEdit},

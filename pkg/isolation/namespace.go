@@ -37,6 +37,10 @@ func Namespace(e tenancy.Effective) *corev1.Namespace {
 			Annotations: map[string]string{
 				api.AnnotationTenantUID: string(e.UID),
 				api.AnnotationServices:  strings.Join(services, ","),
+				// What may be claimed of the host's ingress controllers and gateways.
+				api.AnnotationHosts:          strings.Join(e.Limits.Hosts, ","),
+				api.AnnotationIngressClasses: strings.Join(e.Limits.IngressClasses, ","),
+				api.AnnotationGateways:       strings.Join(e.Limits.Gateways, ","),
 			},
 		},
 	}

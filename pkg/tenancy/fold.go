@@ -395,21 +395,12 @@ func compareText[T ~string](a, b T) int { return strings.Compare(string(a), stri
 // meetHosts is what two patterns of host names both allow.
 func meetHosts(a, b string) (string, bool) {
 	switch {
-	case coversHost(a, b):
+	case api.HostCovers(a, b):
 		return b, true
-	case coversHost(b, a):
+	case api.HostCovers(b, a):
 		return a, true
 	}
 	return "", false
-}
-
-// coversHost says whether a pattern allows all that another allows, or a host.
-func coversHost(pattern, host string) bool {
-	if pattern == host || pattern == "*" {
-		return true
-	}
-	suffix, wildcard := strings.CutPrefix(pattern, "*")
-	return wildcard && strings.HasPrefix(suffix, ".") && strings.HasSuffix(strings.TrimPrefix(host, "*"), suffix) && len(host) > len(suffix)
 }
 
 // meetCIDRs is the narrower of two ranges, one of which is within the other.

@@ -69,6 +69,22 @@ func ValidateLimits(t *api.Tenant) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("storageClasses").Index(i), class, messages[0]))
 		}
 	}
+	for i, class := range limits.IngressClasses {
+		if messages := validation.IsDNS1123Subdomain(class); len(messages) > 0 {
+			errs = append(errs, field.Invalid(path.Child("ingressClasses").Index(i), class, messages[0]))
+		}
+	}
+	for i, host := range limits.Hosts {
+		if !validHost(host) {
+			errs = append(errs, field.Invalid(path.Child("hosts").Index(i), host, "must be a host name such as shop.example.com, or *.example.com for all names below, or * for all there are"))
+		}
+	}
+	for i, gateway := range limits.Gateways {
+		namespace, name, ok := strings.Cut(gateway, "/")
+		if !ok || len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
+			errs = append(errs, field.Invalid(path.Child("gateways").Index(i), gateway, "must be NAMESPACE/NAME of a Gateway of the host"))
+		}
+	}
 	if class := limits.RuntimeClass; class != "" {
 		if messages := validation.IsDNS1123Subdomain(class); len(messages) > 0 {
 			errs = append(errs, field.Invalid(path.Child("runtimeClass"), class, messages[0]))
@@ -81,6 +97,10 @@ func ValidateLimits(t *api.Tenant) field.ErrorList {
 		}
 	}
 	return errs
+}
+
+func validHost(host string) bool {
+	return host == "*" || len(validation.IsDNS1123Subdomain(strings.TrimPrefix(host, "*."))) == 0
 }
 
 // ValidateVirtualCluster names everything in spec.virtualCluster that cannot be

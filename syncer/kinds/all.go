@@ -21,6 +21,7 @@ func All() []translate.Any {
 		PersistentVolumeClaim().Erase(),
 		NetworkPolicy().Erase(),
 		PersistentVolume().Erase(),
+		Ingress().Erase(),
 		Node().Erase(),
 		StorageClass().Erase(),
 		PriorityClass().Erase(),

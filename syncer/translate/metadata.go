@@ -18,6 +18,11 @@ import (
 // and values together (apimachinery, TotalAnnotationSizeLimitB).
 const maxAnnotations = 256 << 10
 
+// externalDNS is the prefix of annotations by which the host's external-dns would
+// make any name in its zones lead to the tenant. One that runs in the tenant sees
+// them there.
+const externalDNS = "external-dns.alpha.kubernetes.io/"
+
 // HostMeta is the metadata of the host object of a virtual one: computed name,
 // the tenant's namespace, labels and annotations but for reserved ones, our
 // marks, the tenant's control plane as owner. Finalizers, owners and
@@ -30,7 +35,7 @@ func (t Tenant) HostMeta(virtual metav1.Object, drop ...string) metav1.ObjectMet
 		Labels:      map[string]string{},
 		Annotations: map[string]string{},
 	}
-	drop = append([]string{api.Prefix, corev1.LastAppliedConfigAnnotation}, drop...)
+	drop = append([]string{api.Prefix, corev1.LastAppliedConfigAnnotation, externalDNS}, drop...)
 	for key, value := range virtual.GetLabels() {
 		if !strings.HasPrefix(key, api.Prefix) {
 			meta.Labels[key] = value

@@ -22,3 +22,40 @@ app.kubernetes.io/component: manager
 {{- define "sublet.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:sublet-manager
 {{- end }}
+
+{{/* Variables of the policies about names of hosts: those that may be claimed, and
+     whether an update claims nothing else than before. */}}
+{{- define "sublet.claimVariables" -}}
+- name: hosts
+  expression: >-
+    has(namespaceObject.metadata.annotations) && 'sublet.dev/hosts' in namespaceObject.metadata.annotations
+    ? namespaceObject.metadata.annotations['sublet.dev/hosts'].split(',').filter(p, p != '') : []
+- name: annotations
+  expression: "has(object.metadata.annotations) ? object.metadata.annotations : {}"
+- name: before
+  expression: "oldObject != null && has(oldObject.metadata.annotations) ? oldObject.metadata.annotations : {}"
+- name: unchanged
+  expression: "oldObject != null && object.spec == oldObject.spec"
+{{- end }}
+
+{{/* Whether a name of a host may be claimed; see HostCovers in api/v1alpha1. */}}
+{{- define "sublet.hostAllowed" -}}
+variables.hosts.exists(p, p == '*' || p == {{ . }} || (p.startsWith('*.') && {{ . }}.endsWith(p.substring(1)) && size({{ . }}) >= size(p)))
+{{- end }}
+
+{{/* That names for external-dns may be claimed, or were before. */}}
+{{- define "sublet.externalNames" -}}
+- expression: >-
+    ['external-dns.alpha.kubernetes.io/hostname', 'external-dns.alpha.kubernetes.io/internal-hostname'].all(k,
+      !(k in variables.annotations) || (k in variables.before && variables.before[k] == variables.annotations[k]) ||
+      variables.annotations[k].split(',').map(h, h.trim()).all(h, {{ include "sublet.hostAllowed" "h" }}))
+  messageExpression: >-
+    'annotations for external-dns may name the hosts that this tenant may use, and no other: ' +
+    (size(variables.hosts) == 0 ? 'none' : variables.hosts.join(', ')) + '; the limits.hosts of the Tenant decide'
+  reason: Forbidden
+{{- end }}
+
+{{/* What no path needs; see ingressPathBreaks in syncer/kinds. */}}
+{{- define "sublet.pathBreaks" -}}
+r"""[\s;"'`]"""
+{{- end }}

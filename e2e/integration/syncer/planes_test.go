@@ -161,6 +161,7 @@ func startPlanesWith(t *testing.T, o planesOptions) *planes {
 		DNSServiceIP:  "10.96.0.12",
 		PodSecurity:   api.PodSecurityPrivileged,
 		Services:      []corev1.ServiceType{corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort},
+		Hosts:         []string{"*.example.com"},
 	}
 	if o.config != nil {
 		o.config(&config)

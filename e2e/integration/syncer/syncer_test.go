@@ -80,6 +80,7 @@ func TestSyncer(t *testing.T) {
 	t.Run("cluster-scoped", p.testClusterScoped)
 	t.Run("events", p.testEvents)
 	t.Run("network policies", p.testNetworkPolicies)
+	t.Run("ingresses", p.testIngresses)
 	t.Run("latency", p.testLatency)
 	t.Run("burst", p.testBurst)
 	t.Run("restart", p.testRestart)
