@@ -18,6 +18,7 @@ import (
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/egressselector"
@@ -51,6 +52,7 @@ type apiServer struct {
 	aggregator *aggregatorapiserver.APIAggregator
 	// egress is nil without an EgressDialer.
 	egress *egress
+	local  localAPIs
 }
 
 // newAPIServer configures the server on a listener that is open already.
@@ -59,7 +61,7 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 	if err != nil {
 		return nil, err
 	}
-	server := &apiServer{}
+	server := &apiServer{local: localAPIs{list: o.LocalAPIs}}
 	if o.EgressDialer != nil {
 		if server.egress, err = newEgress(o, opts, runDir); err != nil {
 			return nil, err
@@ -89,6 +91,7 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 	if err := adjust(config, o); err != nil {
 		return nil, fmt.Errorf("configuring the API server: %w", err)
 	}
+	server.local.intercept(&config.Aggregator.GenericConfig.Config)
 	server.config = config
 	return server, nil
 }
@@ -103,6 +106,9 @@ func (s *apiServer) build() error {
 	if err != nil {
 		return fmt.Errorf("building the API server: %w", err)
 	}
+	services := s.aggregator.APIRegistrationInformers.Apiregistration().V1().APIServices()
+	s.local.services, s.local.informer = services.Lister(), services.Informer()
+	s.local.discovery = s.aggregator.GenericAPIServer.AggregatedDiscoveryGroupManager.WithSource(aggregated.BuiltinSource)
 	return nil
 }
 

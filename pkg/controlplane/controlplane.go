@@ -312,6 +312,9 @@ func (c *ControlPlane) startControllers(ctx context.Context, working *components
 		return err
 	}
 	working.start("controllers", built.run)
+	if len(server.local.list) > 0 {
+		working.start("local APIs", func(ctx context.Context) error { return server.local.run(ctx, c.config) })
+	}
 	if !c.options.Scheduler {
 		return nil
 	}

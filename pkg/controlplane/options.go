@@ -107,6 +107,9 @@ type Options struct {
 	// address may be a name.
 	EgressDialer func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// LocalAPIs are served besides Kubernetes' own.
+	LocalAPIs []LocalAPI
+
 	// ReadyChecks must pass for /readyz to be ok, beside those of the API
 	// server. They do not hold up Start, and clients with Config do not see
 	// them: whatever they wait for may need a control plane that has started.
@@ -194,6 +197,11 @@ func (o Options) validate() error {
 	}
 	for _, member := range o.Members {
 		if err := member.validate(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, local := range o.LocalAPIs {
+		if err := local.validate(); err != nil {
 			errs = append(errs, err)
 		}
 	}

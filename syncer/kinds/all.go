@@ -44,6 +44,8 @@ func Rules() (namespaced, cluster []rbacv1.PolicyRule) {
 	namespaced = append(namespaced,
 		rule("", "get,create", "pods/exec", "pods/attach", "pods/portforward"),
 		rule("", "get", "pods/log"))
+	// What the tenant's metrics.k8s.io is made of.
+	namespaced = append(namespaced, rule("metrics.k8s.io", "list", "pods"))
 	// The syncer looks up the owner of all it makes.
 	owner := rule("apps", "get", "statefulsets")
 	owner.ResourceNames = []string{api.ControlPlaneName}

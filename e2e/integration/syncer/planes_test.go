@@ -31,6 +31,7 @@ import (
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/controlplane"
+	"github.com/sublet-dev/sublet/pkg/controlplane/metrics"
 	"github.com/sublet-dev/sublet/pkg/pki"
 	"github.com/sublet-dev/sublet/syncer"
 	"github.com/sublet-dev/sublet/syncer/kinds"
@@ -63,6 +64,10 @@ type planes struct {
 type planesOptions struct {
 	// hostScheduler runs a scheduler on the host.
 	hostScheduler bool
+	// hostAPIs are served by the host besides its own.
+	hostAPIs []controlplane.LocalAPI
+	// interval is how often the tenant looks whether the host has metrics.
+	interval time.Duration
 	// config changes what the manager says.
 	config func(*api.ControlPlaneConfig)
 }
@@ -149,7 +154,7 @@ func startPlanesWith(t *testing.T, o planesOptions) *planes {
 	if testing.Short() {
 		t.Skip("starts two real control planes")
 	}
-	hostPlane := startPlane(t, controlplane.Options{Name: "host", Profile: controlplane.ProfileHost, Scheduler: o.hostScheduler})
+	hostPlane := startPlane(t, controlplane.Options{Name: "host", Profile: controlplane.ProfileHost, Scheduler: o.hostScheduler, LocalAPIs: o.hostAPIs})
 	p := &planes{hostConfig: hostPlane.Config(), host: client(t, hostPlane.Config()), hostScheduler: o.hostScheduler}
 	p.prepareHost(t)
 
@@ -175,7 +180,24 @@ func startPlanesWith(t *testing.T, o planesOptions) *planes {
 	if p.syncer, err = syncer.New(syncer.Options{Config: config, Virtual: virtual, Host: asSyncer}); err != nil {
 		t.Fatal(err)
 	}
+	served, err := metrics.New(metrics.Options{
+		HostNamespace: hostNamespace,
+		Host:          asSyncer,
+		HostPod:       p.syncer.HostPod,
+		Virtual:       func() (*rest.Config, error) { return virtual, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	tenant := startPlane(t, controlplane.Options{
+		LocalAPIs: []controlplane.LocalAPI{{
+			GroupVersion: metrics.GroupVersion(),
+			Resources:    metrics.Resources(),
+			Handler:      served.Handler(),
+			Available:    served.Available,
+			Interval:     o.interval,
+			Readers:      metrics.Readers(),
+		}},
 		Name:                config.Tenant,
 		KubernetesServiceIP: net.ParseIP(config.APIServiceIP),
 		ServiceAllocator:    p.syncer,

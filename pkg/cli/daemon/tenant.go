@@ -21,6 +21,7 @@ import (
 	"github.com/sublet-dev/sublet/pkg/controlplane"
 	"github.com/sublet-dev/sublet/pkg/controlplane/dns"
 	"github.com/sublet-dev/sublet/pkg/controlplane/kubelet"
+	"github.com/sublet-dev/sublet/pkg/controlplane/metrics"
 	"github.com/sublet-dev/sublet/pkg/pki"
 	"github.com/sublet-dev/sublet/pkg/version"
 	"github.com/sublet-dev/sublet/syncer"
@@ -110,6 +111,7 @@ type tenant struct {
 
 	syncer  *syncer.Syncer
 	kubelet *kubelet.Server
+	metrics *metrics.Server
 	fence   *fence
 	virtual *rest.Config
 	plane   *controlplane.ControlPlane
@@ -155,6 +157,16 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 	if err != nil {
 		return err
 	}
+	t.metrics, err = metrics.New(metrics.Options{
+		HostNamespace: config.HostNamespace,
+		Host:          o.host,
+		HostPod:       t.syncer.HostPod,
+		Virtual:       t.virtualConfig,
+	})
+	if err != nil {
+		return err
+	}
+
 	group, ctx := errgroup.WithContext(ctx)
 	// The API server may dial a kubelet, and asks for addresses of Services,
 	// before it is ready.
@@ -242,6 +254,13 @@ func (t *tenant) start(ctx context.Context, bundle *pki.Bundle) error {
 		EgressDialer:          t.fence.dial,
 		Profiling:             t.options.profiling,
 		Scheduler:             config.Scheduler,
+		LocalAPIs: []controlplane.LocalAPI{{
+			GroupVersion: metrics.GroupVersion(),
+			Resources:    metrics.Resources(),
+			Handler:      t.metrics.Handler(),
+			Available:    t.metrics.Available,
+			Readers:      metrics.Readers(),
+		}},
 		ReadyChecks: []controlplane.ReadyCheck{
 			{Name: "sublet-syncer", Check: t.syncer.Ready},
 			{Name: "sublet-dns", Check: t.dnsReady},
