@@ -24,6 +24,7 @@ import (
 //	pod_scheduling.go  affinity, spreading, DNS, names
 //	pod_pinned.go      where the tenant has a scheduler of its own
 //	pod_tolerations.go tolerations that the limits allow
+//	pod_rejected.go    where a pod does not fit the node it was made for
 //	pod_refs.go        what a pod refers to
 //	pod_merge.go       what may change after creation
 //	pod_status.go      what comes back
@@ -93,7 +94,7 @@ func newPodTranslation(in translate.Input[*corev1.Pod]) *podTranslation {
 }
 
 func podToHost(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
-	if waitsForNode(in.Tenant, in.Virtual) {
+	if waitsForNode(in.Tenant, in.Virtual) || isRejected(in.Virtual) {
 		return nil, nil
 	}
 	t := newPodTranslation(in)

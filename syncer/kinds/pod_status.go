@@ -28,15 +28,14 @@ func podBinding(in translate.Input[*corev1.Pod]) *corev1.Binding {
 // podLost: a pod that is bound on account of its host pod cannot move to
 // another node.
 func podLost(tenant translate.Tenant, virtual *corev1.Pod) bool {
-	if virtual.Spec.NodeName == "" {
+	if virtual.Spec.NodeName == "" || isRejected(virtual) {
 		return false
 	}
 	if virtual.Status.StartTime != nil || virtual.Status.Phase != "" && virtual.Status.Phase != corev1.PodPending {
 		return true
 	}
 	// A scheduler in the tenant binds before there is a host pod.
-	scheduled := conditionOf(virtual.Status.Conditions, corev1.PodScheduled)
-	return !tenant.Scheduler && scheduled != nil && scheduled.Status == corev1.ConditionTrue
+	return !tenant.Scheduler && isScheduled(virtual)
 }
 
 // podStatus copies the status field by field; the fields are in the order of
@@ -47,6 +46,10 @@ func podStatus(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 		return nil, nil // Bound first: a pod without a node does not run.
 	}
 	out := virtual.DeepCopy()
+	if reason, message, rejected := rejection(virtual, host); rejected {
+		out.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: reason, Message: message, QOSClass: virtual.Status.QOSClass}
+		return out, nil
+	}
 	from, to := host.Status.DeepCopy(), &out.Status
 	text := func(s string) string { return in.Tenant.Rewrite(s, in.Names) }
 
