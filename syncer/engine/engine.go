@@ -530,6 +530,9 @@ func (e *Engine) handler(key sourceKey, s *source) func(before, after metav1.Obj
 		}
 		if s == e.tokens {
 			e.tokensChanged(object)
+			if before != nil {
+				e.tokensChanged(before) // It may have lost what tells whose they are.
+			}
 		}
 		to := name
 		if s.side == translate.Host && s.namespaced {

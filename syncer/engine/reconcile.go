@@ -400,6 +400,10 @@ func (e *Engine) create(ctx context.Context, r request, in translate.Input[trans
 			return nil, e.taken(ctx, r, in, desired)
 		}
 	}
+	if apierrors.IsNotFound(err) {
+		err = fmt.Errorf("the host has no place for a %s of the API %s: ask whoever runs it (%w)", r.kind.GroupVersionKind.Kind, r.kind.GroupVersionKind.GroupVersion(), err)
+		return nil, e.refuse(r, in.Virtual, "HostRefused", err)
+	}
 	if refusal(err) {
 		return nil, e.refuse(r, in.Virtual, "HostRefused", err)
 	}

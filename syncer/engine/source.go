@@ -3,11 +3,14 @@ package engine
 import (
 	"context"
 	"fmt"
+	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -26,6 +29,8 @@ type source struct {
 
 	store      cache.Indexer
 	controller cache.Controller
+	// missing is for saying once that the host does not serve the kind.
+	missing sync.Once
 }
 
 const namespaceIndex = "namespace"
@@ -36,7 +41,16 @@ func (s *source) start(changed func(before, after metav1.Object)) error {
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.LabelSelector = s.selector
-			return s.list(ctx, s.namespace, o)
+			list, err := s.list(ctx, s.namespace, o)
+			if s.side == translate.Host && apierrors.IsNotFound(err) {
+				// All else must not wait for it. The watch fails, too, so it is asked
+				// again: the API may come.
+				s.missing.Do(func() {
+					klog.FromContext(ctx).Info("The host does not serve a kind: objects of it wait", "kind", s.gvk.String())
+				})
+				return s.newList(), nil
+			}
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.LabelSelector = s.selector

@@ -2,7 +2,10 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -50,6 +53,13 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 	}
 	if have != nil && e.lasting(r, have, host, tokens) {
 		return nil
+	}
+	if have != nil && have.Immutable != nil && *have.Immutable {
+		// Not by us. It can only be made anew.
+		if err := e.tokens.delete(ctx, have, nil); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return fmt.Errorf("delete the tokens of %s %q: %w", r.kind.Resource, r.NamespacedName, err)
+		}
+		return errAgain
 	}
 	want, err := e.mint(ctx, r, virtual, host, tokens)
 	if err != nil {
@@ -119,6 +129,9 @@ func (e *Engine) lasting(r request, have *corev1.Secret, host translate.Object, 
 			return false
 		}
 	}
+	if have.Annotations[api.AnnotationTokensSum] != checksum(have.Data) {
+		return false // Somebody has changed it.
+	}
 	if !slices.ContainsFunc(have.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == host.GetUID() }) {
 		return false
 	}
@@ -161,6 +174,7 @@ func (e *Engine) mint(ctx context.Context, r request, virtual, host translate.Ob
 		}
 	}
 	secret.Annotations[api.AnnotationTokensOf] = kindName
+	secret.Annotations[api.AnnotationTokensSum] = checksum(secret.Data)
 	secret.Annotations[api.AnnotationTokensRefresh] = refresh.UTC().Format(time.RFC3339)
 	return secret, nil
 }
@@ -181,4 +195,14 @@ func (e *Engine) tokensChanged(secret metav1.Object) {
 			e.tokenQueue.Add(r)
 		}
 	}
+}
+
+// checksum is over all keys and values.
+func checksum(data map[string][]byte) string {
+	sum := sha256.New()
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		fmt.Fprintf(sum, "%d:%s%d:", len(key), key, len(data[key]))
+		sum.Write(data[key])
+	}
+	return hex.EncodeToString(sum.Sum(nil))
 }

@@ -70,6 +70,8 @@ type planesOptions struct {
 	interval time.Duration
 	// config changes what the manager says.
 	config func(*api.ControlPlaneConfig)
+	// toHost stands between the syncer and the host's API.
+	toHost func(next http.RoundTripper) http.RoundTripper
 }
 
 // writes counts requests that are no reads, by method and path without names
@@ -175,6 +177,9 @@ func startPlanesWith(t *testing.T, o planesOptions) *planes {
 	asSyncer.Impersonate.UserName = "system:serviceaccount:" + hostNamespace + ":" + api.ControlPlaneName
 	p.hostWrites, p.virtualWrites = &writes{count: map[string]int{}}, &writes{count: map[string]int{}}
 	asSyncer.Wrap(p.hostWrites.wrap)
+	if o.toHost != nil {
+		asSyncer.Wrap(o.toHost)
+	}
 	virtual := &rest.Config{}
 	var err error
 	if p.syncer, err = syncer.New(syncer.Options{Config: config, Virtual: virtual, Host: asSyncer}); err != nil {
