@@ -177,25 +177,11 @@ func (p *planes) testReferencesLater(t *testing.T) {
 	waitFor(t, "the secret comes", func(ctx context.Context) (*corev1.Secret, error) {
 		return p.host.CoreV1().Secrets(hostNamespace).Get(ctx, translate.HostName(space, "later"), metav1.GetOptions{})
 	}, nil)
-	if _, err := p.virtual.CoreV1().PersistentVolumeClaims(space).Create(ctx, claim("later"), metav1.CreateOptions{}); err != nil {
+	if _, err := p.virtual.CoreV1().PersistentVolumeClaims(space).Create(ctx, claim("later", new("fast")), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the claim comes", p.hostClaim("later"), nil)
 	p.remove(t, "later")
-}
-
-func claim(name string) *corev1.PersistentVolumeClaim {
-	class := "fast"
-	return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeClaimSpec{
-		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: &class,
-		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
-	}}
-}
-
-func (p *planes) hostClaim(name string) func(context.Context) (*corev1.PersistentVolumeClaim, error) {
-	return func(ctx context.Context) (*corev1.PersistentVolumeClaim, error) {
-		return p.host.CoreV1().PersistentVolumeClaims(hostNamespace).Get(ctx, translate.HostName(space, name), metav1.GetOptions{})
-	}
 }
 
 // testQuotaOfClaims: the host's quota says no to other kinds than pods, too, and
@@ -212,7 +198,7 @@ func (p *planes) testQuotaOfClaims(t *testing.T) {
 	waitFor(t, "quota counts", func(ctx context.Context) (*corev1.ResourceQuota, error) {
 		return quotas.Get(ctx, "claims", metav1.GetOptions{})
 	}, func(q *corev1.ResourceQuota) bool { return len(q.Status.Hard) > 0 })
-	if _, err := p.virtual.CoreV1().PersistentVolumeClaims(space).Create(ctx, claim("refused"), metav1.CreateOptions{}); err != nil {
+	if _, err := p.virtual.CoreV1().PersistentVolumeClaims(space).Create(ctx, claim("refused", new("fast")), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	p.hears(t, "PersistentVolumeClaim", "refused", "exceeded quota")
@@ -239,7 +225,7 @@ func (p *planes) testMeddling(t *testing.T) {
 	}
 	must(core.ConfigMaps(space).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "meddled", Labels: map[string]string{"a": "b"}}, Data: map[string]string{"k": "v"}}, metav1.CreateOptions{}))
 	must(core.Secrets(space).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "meddled"}, Type: "example.com/key", StringData: map[string]string{"k": "v"}}, metav1.CreateOptions{}))
-	must(core.PersistentVolumeClaims(space).Create(ctx, claim("meddled"), metav1.CreateOptions{}))
+	must(core.PersistentVolumeClaims(space).Create(ctx, claim("meddled", new("fast")), metav1.CreateOptions{}))
 	must(core.Services(space).Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "meddled"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{}))
 	must(p.virtual.DiscoveryV1().EndpointSlices(space).Create(ctx, &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: "meddled", Labels: map[string]string{discoveryv1.LabelServiceName: "meddled"}},
