@@ -153,7 +153,7 @@ func watch(output io.Reader, p *progress) error {
 		case !told && name == "":
 			name = withoutLabels(line)
 			p.spec(state, name)
-			told = state == "PASSED" || state == "SKIPPED"
+			told = !isFailure(state)
 		case !told && strings.HasPrefix(line, "  ["+state+"] ") && !strings.Contains(line, " in ["):
 			p.reason(excerpt(strings.TrimPrefix(line, "  ["+state+"] ")))
 			told = true

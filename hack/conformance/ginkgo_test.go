@@ -11,7 +11,7 @@ import (
 
 // output is a piece of what Ginkgo prints, lines of specs cut out.
 const output = `Running Suite: Kubernetes e2e suite - /src/sublet/.cache/bin
-Will run 3 of 7579 specs
+Will run 5 of 7579 specs
 Running in parallel across 4 processes
 ------------------------------
 [SynchronizedBeforeSuite] PASSED [0.021 seconds]
@@ -43,6 +43,14 @@ S [SKIPPED] [0.201 seconds]
   [FAILED] deploying extension apiserver in namespace aggregator-7008: error waiting
   In [It] at: /gopath/pkg/mod/k8s.io/kubernetes@v1.36.3/test/e2e/apimachinery/aggregator.go:359 @ 11/22/26 00:41:39.241
 ------------------------------
+[sig-apps] a spec of the serial phase: its name comes first [Serial] [Conformance] [sig-apps, Serial, Conformance]
+/gopath/pkg/mod/k8s.io/kubernetes@v1.36.3/test/e2e/apps/cronjob.go:99
+  STEP: Creating a kubernetes client @ 11/22/26 01:54:50.047
+• [73.708 seconds]
+------------------------------
+• [INTERRUPTED] [8.1 seconds]
+[sig-apps] CronJob [It] should not schedule jobs when suspended [Slow] [Conformance] [sig-apps, Slow, Conformance]
+------------------------------
 `
 
 func TestWatch(t *testing.T) {
@@ -51,15 +59,15 @@ func TestWatch(t *testing.T) {
 	if err := watch(strings.NewReader(output), p); err != nil {
 		t.Fatal(err)
 	}
-	if p.planned != 3 || p.passed != 1 || p.failed != 1 || p.others != 1 {
-		t.Errorf("planned %d, passed %d, failed %d, others %d; want 3, 1, 1, 1", p.planned, p.passed, p.failed, p.others)
+	if p.planned != 5 || p.passed != 2 || p.failed != 1 || p.others != 2 {
+		t.Errorf("planned %d, passed %d, failed %d, others %d; want 5, 2, 1, 2", p.planned, p.passed, p.failed, p.others)
 	}
 	told := regexp.MustCompile(`after \d+s|, \d+s`).ReplaceAllString(out.String(), "")
-	want := `parallel: 0 of 3 specs, 0 failed
+	want := `parallel: 0 of 5 specs, 0 failed
 ✗ ` + aggregatorSpec + `
     FAILED ` + `
     deploying extension apiserver in namespace aggregator-7008: error waiting
-parallel: 3 of 3 specs, 1 failed
+parallel: 5 of 5 specs, 1 failed
 `
 	if told != want {
 		t.Errorf("told:\n%s\nwant:\n%s", told, want)

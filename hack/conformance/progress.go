@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -85,17 +86,23 @@ func (p *progress) plan(count string) {
 	p.status()
 }
 
+// isFailure says so of a state in Ginkgo's words. What was interrupted is not one:
+// it did not come to an end.
+func isFailure(state string) bool {
+	return !slices.Contains([]string{"PASSED", "SKIPPED", "PENDING", "INTERRUPTED", "ABORTED"}, state)
+}
+
 func (p *progress) spec(state, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch state {
-	case "PASSED":
+	switch {
+	case state == "PASSED":
 		p.passed++
-	case "SKIPPED", "PENDING":
-		p.others++
-	default:
+	case isFailure(state):
 		p.failed++
 		p.say("✗ %s\n    %s after %s", name, state, time.Since(p.began).Round(time.Second))
+	default:
+		p.others++
 	}
 }
 
