@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,12 +44,13 @@ const (
 
 // target is the cluster under test.
 type target struct {
-	// kubeconfig is the path of one that holds in the network of the first node:
-	// no port-forward that could break, and node ports and pods are within reach.
+	// kubeconfig is the path of one that holds in the network of a node: no
+	// port-forward that could break, and node ports and pods are within reach.
 	kubeconfig string
-	// sandbox is the process of the local host in whose network that node lives.
-	sandbox string
-	client  kubernetes.Interface
+	// network is the file of that network.
+	network string
+	// client is the host's.
+	client kubernetes.Interface
 	// close removes what was made for the run.
 	close func() error
 }
@@ -63,11 +65,7 @@ func (o options) prepare(ctx context.Context, out io.Writer) (*target, error) {
 	if err := o.prepareHost(ctx, out); err != nil {
 		return nil, err
 	}
-	pid, err := os.ReadFile(o.path(".host/init.pid"))
-	if err != nil {
-		return nil, fmt.Errorf("find the local host's process: %w", err)
-	}
-	t := &target{kubeconfig: o.hostKubeconfig(), sandbox: strings.TrimSpace(string(pid)), close: func() error { return nil }}
+	t := &target{kubeconfig: o.hostKubeconfig(), close: func() error { return nil }}
 	host, err := clientcmd.BuildConfigFromFlags("", o.hostKubeconfig())
 	if err != nil {
 		return nil, err
@@ -77,7 +75,15 @@ func (o options) prepare(ctx context.Context, out io.Writer) (*target, error) {
 		return nil, err
 	}
 	if o.tenant == "" {
-		return t, nil
+		nodes, err := t.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("list the host's nodes: %w", err)
+		}
+		if len(nodes.Items) == 0 {
+			return nil, errors.New("the host has no node: see .cache/bin/host status")
+		}
+		t.network, err = o.networkOf(ctx, nodes.Items[0].Name)
+		return t, err
 	}
 	if err := o.openTenant(ctx, out, host, t); err != nil {
 		return nil, errors.Join(err, t.close())
@@ -167,6 +173,14 @@ func (o options) openTenant(ctx context.Context, out io.Writer, host *rest.Confi
 	if err := o.writeKubeconfig(ctx, t, service.Spec.ClusterIP); err != nil {
 		return err
 	}
+	// The fence closes the tenant's API to nodes, but for the one that runs it.
+	pod, err := t.client.CoreV1().Pods(tenant.Status.Namespace).Get(ctx, api.ControlPlanePod, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("find the tenant's API: %w", err)
+	}
+	if t.network, err = o.networkOf(ctx, pod.Spec.NodeName); err != nil {
+		return err
+	}
 	if spec := tenant.Spec.VirtualCluster; spec == nil || spec.Nodes == nil {
 		if err := o.startOnNodes(ctx, t); err != nil {
 			return err
@@ -191,6 +205,30 @@ func (o options) writeKubeconfig(ctx context.Context, t *target, address string)
 		return fmt.Errorf("write the tenant's kubeconfig: %w", err)
 	}
 	return nil
+}
+
+// networkOf finds the file of a node's network, by a process that lives in it. To
+// enter that alone leaves programs the machine's files, and their processes ours.
+func (o options) networkOf(ctx context.Context, node string) (string, error) {
+	link, err := o.command(ctx, nil, ".cache/bin/host", "exec", "--node", node, "--", "readlink", "/proc/self/ns/net").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the network of node %s: %w", node, err)
+	}
+	networks, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		return "", err
+	}
+	// The oldest process, which is the node's first, lives as long as the node.
+	slices.SortFunc(networks, func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
+	for _, network := range networks {
+		// Processes come and go meanwhile.
+		if found, err := os.Readlink(network); err == nil && found == strings.TrimSpace(string(link)) {
+			return network, nil
+		}
+	}
+	return "", fmt.Errorf("no process lives in the network of node %s", node)
 }
 
 // startOnNodes brings all nodes of the host into a tenant that shows only those
@@ -292,10 +330,9 @@ func (o options) command(ctx context.Context, out io.Writer, program string, arg
 	return cmd
 }
 
-// inNode prepares a program to run in the network of the first node, and in no
-// other namespace of it: it sees the machine's files, and its process is ours.
+// inNode prepares a program to run in the target's network.
 func (o options) inNode(ctx context.Context, t *target, program string, args ...string) *exec.Cmd {
-	argv := append([]string{"--net=/proc/" + t.sandbox + "/ns/net", "--", program}, args...)
+	argv := append([]string{"--net=" + t.network, "--", program}, args...)
 	cmd := exec.CommandContext(ctx, "nsenter", argv...)
 	cmd.Env = append(environment(), "PATH="+o.path(".cache/bin")+":"+os.Getenv("PATH"))
 	return cmd
