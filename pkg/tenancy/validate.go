@@ -85,6 +85,14 @@ func ValidateLimits(t *api.Tenant) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("gateways").Index(i), gateway, "must be NAMESPACE/NAME of a Gateway of the host"))
 		}
 	}
+	for i, key := range limits.ServiceAccountAnnotations {
+		at := path.Child("serviceAccountAnnotations").Index(i)
+		if messages := validation.IsQualifiedName(strings.ToLower(key)); len(messages) > 0 {
+			errs = append(errs, field.Invalid(at, key, messages[0]))
+		} else if strings.HasPrefix(key, api.Prefix) {
+			errs = append(errs, field.Invalid(at, key, "keys under "+api.Prefix+" are Sublet's own"))
+		}
+	}
 	if class := limits.RuntimeClass; class != "" {
 		if messages := validation.IsDNS1123Subdomain(class); len(messages) > 0 {
 			errs = append(errs, field.Invalid(path.Child("runtimeClass"), class, messages[0]))

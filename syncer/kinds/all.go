@@ -22,6 +22,8 @@ func All() []translate.Any {
 		NetworkPolicy().Erase(),
 		PersistentVolume().Erase(),
 		Ingress().Erase(),
+		PodDisruptionBudget().Erase(),
+		ServiceAccount().Erase(),
 		Node().Erase(),
 		StorageClass().Erase(),
 		PriorityClass().Erase(),

@@ -14,12 +14,14 @@ import (
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
 
-// Pod runs on the host, under the powerless ServiceAccount of the tenant's
+// Pod runs on the host, under a powerless ServiceAccount in the tenant's
 // namespace, and sees nothing but its virtual cluster: environment, downward
 // API, tokens, DNS and every reference are the tenant's.
 //
 //	pod.go             this list, spec, metadata
 //	pod_containers.go  containers and their environment
+//	pod_account.go     the ServiceAccount
+//	pod_isolation.go   labels for NetworkPolicies
 //	pod_volumes.go     volumes, tokens, downward API
 //	pod_scheduling.go  affinity, spreading, DNS, names
 //	pod_pinned.go      where the tenant has a scheduler of its own
@@ -99,7 +101,7 @@ func podToHost(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 	}
 	t := newPodTranslation(in)
 	spec, err := t.spec()
-	if err != nil || t.waitsForClaims() {
+	if err != nil || t.waitsForClaims() || t.waitsForAccount() {
 		return nil, err
 	}
 	meta := in.Tenant.HostMeta(in.Virtual, droppedPodAnnotations...)
@@ -133,7 +135,7 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 		TerminationGracePeriodSeconds: in.TerminationGracePeriodSeconds,
 		ActiveDeadlineSeconds:         in.ActiveDeadlineSeconds,
 		NodeSelector:                  t.nodeSelector(),
-		ServiceAccountName:            api.WorkloadServiceAccountName,
+		ServiceAccountName:            t.account(),
 		AutomountServiceAccountToken:  new(bool),
 		HostNetwork:                   in.HostNetwork,
 		HostPID:                       in.HostPID,

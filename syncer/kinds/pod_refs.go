@@ -21,6 +21,9 @@ func podRefs(virtual, host *corev1.Pod) []translate.Ref {
 
 	r.add(translate.Ref{Kind: coreKind("Namespace"), Name: virtual.Namespace, Read: true, Watch: true})
 	r.add(isolationRef(virtual.Namespace))
+	if host == nil {
+		r.accountRefs(virtual)
+	}
 	if creating {
 		r.add(translate.Ref{Kind: coreKind("Service"), Namespace: metav1.NamespaceDefault, Name: apiServiceName, Read: true})
 		if links := virtual.Spec.EnableServiceLinks; links == nil || *links {

@@ -169,6 +169,8 @@ func startPlanesWith(t *testing.T, o planesOptions) *planes {
 		PodSecurity:   api.PodSecurityPrivileged,
 		Services:      []corev1.ServiceType{corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort},
 		Hosts:         []string{"*.example.com"},
+
+		ServiceAccountAnnotations: []string{identity},
 	}
 	if o.config != nil {
 		o.config(&config)

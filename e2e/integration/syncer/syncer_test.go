@@ -81,6 +81,8 @@ func TestSyncer(t *testing.T) {
 	t.Run("events", p.testEvents)
 	t.Run("network policies", p.testNetworkPolicies)
 	t.Run("ingresses", p.testIngresses)
+	t.Run("budgets", p.testBudgets)
+	t.Run("service accounts", p.testServiceAccounts)
 	t.Run("latency", p.testLatency)
 	t.Run("burst", p.testBurst)
 	t.Run("restart", p.testRestart)
