@@ -60,4 +60,7 @@ type ControlPlaneConfig struct {
 	// Nodes and Scheduler are as in VirtualClusterSpec.
 	Nodes     *NodesSpec `json:"nodes,omitempty"`
 	Scheduler bool       `json:"scheduler,omitempty"`
+	// Audit and Authentication are as in VirtualClusterSpec.
+	Audit          *AuditSpec          `json:"audit,omitempty"`
+	Authentication *AuthenticationSpec `json:"authentication,omitempty"`
 }

@@ -420,6 +420,15 @@ type VirtualClusterSpec struct {
 	// +optional
 	Scheduler bool `json:"scheduler,omitempty"`
 
+	// Audit writes requests to the tenant's API down. Without it none is.
+	// +optional
+	Audit *AuditSpec `json:"audit,omitempty"`
+
+	// Authentication adds issuers of tokens that the tenant's API believes, such as
+	// an OpenID Connect provider.
+	// +optional
+	Authentication *AuthenticationSpec `json:"authentication,omitempty"`
+
 	// Storage of the control plane.
 	// +optional
 	Storage *StorageSpec `json:"storage,omitempty"`

@@ -153,6 +153,12 @@ func apiServerOptions(o Options, certs *certificates, runDir string) (*apiserver
 	if err := authentication(opts, o, certs); err != nil {
 		return nil, err
 	}
+	if err := issuers(opts, o, runDir); err != nil {
+		return nil, err
+	}
+	if err := audit(opts, o, runDir); err != nil {
+		return nil, err
+	}
 	opts.Authorization.Modes = []string{"RBAC"}
 	if o.Profile == ProfileHost {
 		opts.Authorization.Modes = []string{"Node", "RBAC"}

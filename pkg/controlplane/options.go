@@ -110,6 +110,13 @@ type Options struct {
 	// LocalAPIs are served besides Kubernetes' own.
 	LocalAPIs []LocalAPI
 
+	// Audit writes requests down: to AuditLog, a file or "-" for standard output,
+	// unless it has a webhook. Nil means that none is.
+	Audit    *api.AuditSpec
+	AuditLog string
+	// Authentication adds issuers of tokens that are believed.
+	Authentication *api.AuthenticationSpec
+
 	// ReadyChecks must pass for /readyz to be ok, beside those of the API
 	// server. They do not hold up Start, and clients with Config do not see
 	// them: whatever they wait for may need a control plane that has started.
@@ -192,6 +199,9 @@ func (o Options) validate() error {
 		errs = append(errs, fmt.Errorf("AdvertiseAddress is %q; it must be an IP address", o.AdvertiseAddress))
 	}
 	errs = append(errs, o.validateServices()...)
+	if o.Audit != nil && o.Audit.Webhook == nil && o.AuditLog == "" {
+		errs = append(errs, errors.New("Audit needs AuditLog or a webhook"))
+	}
 	if !slices.Contains(podSecurityLevels(), o.PodSecurity) {
 		errs = append(errs, fmt.Errorf("PodSecurity is %q; known are %q", o.PodSecurity, podSecurityLevels()))
 	}

@@ -81,9 +81,11 @@ type VirtualCluster struct {
 	Resources    corev1.ResourceRequirements
 	// Image is empty for the manager's own.
 	Image string
-	// Nodes and Scheduler are as in api.VirtualClusterSpec.
-	Nodes     *api.NodesSpec
-	Scheduler bool
+	// What follows is as in api.VirtualClusterSpec.
+	Nodes          *api.NodesSpec
+	Scheduler      bool
+	Audit          *api.AuditSpec
+	Authentication *api.AuthenticationSpec
 }
 
 // Defaults of a control plane.
@@ -188,6 +190,9 @@ func virtualClusterOf(spec *api.VirtualClusterSpec) *VirtualCluster {
 		Image:         spec.Image,
 		Nodes:         spec.Nodes.DeepCopy(),
 		Scheduler:     spec.Scheduler,
+
+		Audit:          spec.Audit.DeepCopy(),
+		Authentication: spec.Authentication.DeepCopy(),
 	}
 	if vc.Version == "" {
 		vc.Version = DefaultVersion()

@@ -231,6 +231,14 @@ func TestValidateVirtualCluster(t *testing.T) {
 		"request above limit": {spec: api.VirtualClusterSpec{Resources: &corev1.ResourceRequirements{
 			Requests: list("cpu", "2"), Limits: list("cpu", "1"),
 		}}, where: "resources.requests"},
+		"audit": {spec: api.VirtualClusterSpec{Audit: &api.AuditSpec{Rules: []api.AuditRule{{Level: "Metadata", Namespaces: []string{""}}}}}},
+		"audit of a path and a resource at once": {spec: api.VirtualClusterSpec{Audit: &api.AuditSpec{Rules: []api.AuditRule{
+			{Level: "None"},
+			{Level: "Metadata", NonResourceURLs: []string{"/version"}, Resources: []api.AuditResources{{Resources: []string{"pods"}}}},
+		}}}, where: "audit.rules[1]"},
+		"audit by a webhook that cannot be verified": {spec: api.VirtualClusterSpec{Audit: &api.AuditSpec{
+			Rules: []api.AuditRule{{Level: "Metadata"}}, Webhook: &api.AuditWebhook{URL: "https://audit.example.com", CABundle: []byte("none")},
+		}}, where: "audit.webhook.caBundle"},
 		"all nodes": {spec: api.VirtualClusterSpec{Nodes: &api.NodesSpec{}}},
 		"nodes by a selector that cannot be": {spec: api.VirtualClusterSpec{Nodes: &api.NodesSpec{Selector: metav1.LabelSelector{
 			MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}},

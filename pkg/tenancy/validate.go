@@ -136,6 +136,7 @@ func ValidateVirtualCluster(t *api.Tenant) field.ErrorList {
 			errs = append(errs, field.Invalid(path.Child("storage", "size"), s.Size.String(), "a control plane needs at least 64Mi"))
 		}
 	}
+	errs = append(errs, validateAudit(spec.Audit, path.Child("audit"))...)
 	if r := spec.Resources; r != nil {
 		errs = append(errs, validateContainerResources(r.Requests, path.Child("resources", "requests"))...)
 		errs = append(errs, validateContainerResources(r.Limits, path.Child("resources", "limits"))...)

@@ -189,6 +189,8 @@ func Config(e tenancy.Effective, a Addresses) api.ControlPlaneConfig {
 		CustomResources:           e.Limits.CustomResources,
 		Nodes:                     e.VirtualCluster.Nodes,
 		Scheduler:                 e.VirtualCluster.Scheduler,
+		Audit:                     e.VirtualCluster.Audit,
+		Authentication:            e.VirtualCluster.Authentication,
 	}
 }
 

@@ -252,6 +252,9 @@ func (t *tenant) start(ctx context.Context, bundle *pki.Bundle) error {
 		ServiceAllocator:      t.syncer,
 		KubeletDialer:         t.kubelet.Dial,
 		EgressDialer:          t.fence.dial,
+		Audit:                 config.Audit,
+		AuditLog:              "-",
+		Authentication:        config.Authentication,
 		Profiling:             t.options.profiling,
 		Scheduler:             config.Scheduler,
 		LocalAPIs: []controlplane.LocalAPI{{

@@ -28,7 +28,7 @@ type controlPlanePhase struct {
 func (controlPlanePhase) Condition() string { return api.ConditionControlPlaneReady }
 
 func (p controlPlanePhase) Run(ctx context.Context, s *state) error {
-	if errs := tenancy.ValidateVirtualCluster(s.tenant); len(errs) > 0 {
+	if errs := invalid(s.tenant); len(errs) > 0 {
 		return &blocked{reasonInvalidSpec, sentence(errs)}
 	}
 	if s.problem != nil {
@@ -193,7 +193,7 @@ func (r *Reconciler) observe(ctx context.Context, s *state) error {
 // control plane that runs is ready, even if a change to it is not possible.
 func (s *state) applyObservation(o observation) {
 	problem := s.problem
-	if errs := tenancy.ValidateVirtualCluster(s.tenant); len(errs) > 0 {
+	if errs := invalid(s.tenant); len(errs) > 0 {
 		problem = &blocked{reasonInvalidSpec, sentence(errs)}
 	}
 	if problem != nil && o.ready {

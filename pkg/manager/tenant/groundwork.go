@@ -78,7 +78,7 @@ func (p groundworkPhase) Run(ctx context.Context, s *state) error {
 		DNSServiceIP: dns.Spec.ClusterIP,
 		HostAPI:      hostAPI,
 	})
-	if len(tenancy.ValidateVirtualCluster(s.tenant)) > 0 {
+	if len(invalid(s.tenant)) > 0 {
 		// The pod keeps what it has until the spec is right; see controlPlanePhase.
 		return p.applier.All(ctx, secrets...)
 	}
