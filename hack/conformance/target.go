@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"os/exec"
@@ -141,7 +142,11 @@ func (o options) openTenant(ctx context.Context, out io.Writer, host *rest.Confi
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not within %v", patience))
 	defer cancel()
-	tenant := newTenant(o.tenant)
+	nodes, err := t.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list the host's nodes: %w", err)
+	}
+	tenant := newTenant(o.tenant, nodes.Items)
 	err = objects.Create(ctx, tenant)
 	switch {
 	case apierrors.IsAlreadyExists(err):
@@ -363,8 +368,17 @@ func await(ctx context.Context, try func() error) error {
 }
 
 // newTenant is one that may do all that the suite tries, as a cluster of one's
-// own would allow, and that schedules by its own rules, which the suite tests.
-func newTenant(name string) *api.Tenant {
+// own would allow, and that schedules by its own rules, which the suite tests. Its
+// pods may reach the nodes, on which they look for node ports.
+func newTenant(name string, nodes []corev1.Node) *api.Tenant {
+	network := &api.NetworkLimits{}
+	for _, node := range nodes {
+		for _, address := range node.Status.Addresses {
+			if ip, err := netip.ParseAddr(address.Address); err == nil && address.Type == corev1.NodeInternalIP {
+				network.AllowedCIDRs = append(network.AllowedCIDRs, netip.PrefixFrom(ip, ip.BitLen()).String())
+			}
+		}
+	}
 	return &api.Tenant{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: api.TenantSpec{
@@ -376,6 +390,7 @@ func newTenant(name string) *api.Tenant {
 					corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort,
 					corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeExternalName,
 				},
+				Network: network,
 			},
 		},
 	}
