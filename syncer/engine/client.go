@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -67,8 +68,10 @@ func (c *client) rest(gv schema.GroupVersion) (rest.Interface, error) {
 
 // resource is one resource on one side.
 type resource struct {
-	client     *client
-	rest       rest.Interface
+	client *client
+	rest   rest.Interface
+	// dynamic is there instead of rest for custom resources.
+	dynamic    dynamic.NamespaceableResourceInterface
 	gvk        schema.GroupVersionKind
 	plural     string
 	namespaced bool
@@ -99,12 +102,18 @@ func (c *client) resource(gvk schema.GroupVersionKind, plural string, namespaced
 }
 
 func (r *resource) get(ctx context.Context, namespace, name string) (translate.Object, error) {
+	if r.dynamic != nil {
+		return r.getUntyped(ctx, namespace, name)
+	}
 	out := r.new()
 	err := r.rest.Get().NamespaceIfScoped(namespace, r.namespaced).Resource(r.plural).Name(name).Do(ctx).Into(out)
 	return out, err
 }
 
 func (r *resource) create(ctx context.Context, object translate.Object) (translate.Object, error) {
+	if r.dynamic != nil {
+		return r.createUntyped(ctx, object)
+	}
 	out := r.new()
 	err := r.rest.Post().NamespaceIfScoped(object.GetNamespace(), r.namespaced).Resource(r.plural).Body(object).Do(ctx).Into(out)
 	return out, err
@@ -112,6 +121,9 @@ func (r *resource) create(ctx context.Context, object translate.Object) (transla
 
 // update writes an object, or one of its subresources if that is not empty.
 func (r *resource) update(ctx context.Context, object translate.Object, subresource string) (translate.Object, error) {
+	if r.dynamic != nil {
+		return r.updateUntyped(ctx, object, subresource)
+	}
 	out := r.new()
 	request := r.rest.Put().NamespaceIfScoped(object.GetNamespace(), r.namespaced).Resource(r.plural).Name(object.GetName())
 	if subresource != "" {
@@ -125,12 +137,16 @@ func (r *resource) update(ctx context.Context, object translate.Object, subresou
 func (r *resource) delete(ctx context.Context, object translate.Object, grace *int64) error {
 	uid := object.GetUID()
 	background := metav1.DeletePropagationBackground
+	options := metav1.DeleteOptions{
+		Preconditions:      &metav1.Preconditions{UID: &uid},
+		GracePeriodSeconds: grace,
+		PropagationPolicy:  &background,
+	}
+	if r.dynamic != nil {
+		return r.untyped(object.GetNamespace()).Delete(ctx, object.GetName(), options)
+	}
 	return r.rest.Delete().NamespaceIfScoped(object.GetNamespace(), r.namespaced).Resource(r.plural).Name(object.GetName()).
-		Body(&metav1.DeleteOptions{
-			Preconditions:      &metav1.Preconditions{UID: &uid},
-			GracePeriodSeconds: grace,
-			PropagationPolicy:  &background,
-		}).Do(ctx).Error()
+		Body(&options).Do(ctx).Error()
 }
 
 func (r *resource) bind(ctx context.Context, object translate.Object, binding *corev1.Binding) error {
@@ -147,6 +163,9 @@ func (r *resource) token(ctx context.Context, namespace, serviceAccount string, 
 }
 
 func (r *resource) list(ctx context.Context, namespace string, o metav1.ListOptions) (runtime.Object, error) {
+	if r.dynamic != nil {
+		return r.listUntyped(ctx, namespace, o)
+	}
 	out := r.newList()
 	err := r.rest.Get().NamespaceIfScoped(namespace, r.namespaced && namespace != "").Resource(r.plural).
 		VersionedParams(&o, scheme.ParameterCodec).Do(ctx).Into(out)
@@ -154,6 +173,9 @@ func (r *resource) list(ctx context.Context, namespace string, o metav1.ListOpti
 }
 
 func (r *resource) watch(ctx context.Context, namespace string, o metav1.ListOptions) (watch.Interface, error) {
+	if r.dynamic != nil {
+		return r.watchUntyped(ctx, namespace, o)
+	}
 	o.Watch = true
 	return r.rest.Get().NamespaceIfScoped(namespace, r.namespaced && namespace != "").Resource(r.plural).
 		VersionedParams(&o, scheme.ParameterCodec).Watch(ctx)

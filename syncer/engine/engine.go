@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -50,6 +51,9 @@ type Options struct {
 	// was made ahead of its virtual object, may stand alone. The default is
 	// 30 s.
 	AllocationGrace time.Duration
+	// OptionalInterval is how often optional kinds are looked for on both sides.
+	// The default is a minute.
+	OptionalInterval time.Duration
 	// Clock is the real one by default.
 	Clock clock.WithTicker
 
@@ -84,6 +88,8 @@ type Engine struct {
 	// unused are the virtual sides of kinds of which the tenant sees nothing, but
 	// may have seen something before its limits changed.
 	unused []*resource
+	// optional kinds may be missing on either side.
+	optional []func(ctx context.Context)
 	// causes are what the host may refuse an object for.
 	causes   map[sourceKey]*source
 	accounts *resource
@@ -133,6 +139,8 @@ type hold struct {
 type kind struct {
 	translate.Any
 	virtual, host *source
+	// active tells of an optional kind that both sides have it.
+	active atomic.Bool
 }
 
 // fromHost tells which way the kind goes.
@@ -173,6 +181,9 @@ func New(o Options) (*Engine, error) {
 	}
 	if o.AllocationGrace == 0 {
 		o.AllocationGrace = 30 * time.Second
+	}
+	if o.OptionalInterval == 0 {
+		o.OptionalInterval = time.Minute
 	}
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
@@ -241,35 +252,25 @@ func (e *Engine) ours(components ...string) string {
 }
 
 func (e *Engine) addKinds(virtual, host *client) error {
-	mine := e.ours(api.ComponentSynced)
 	for _, any := range e.Kinds {
 		if e.sources[sourceKey{translate.Host, any.GroupKind()}] != nil {
 			return fmt.Errorf("kind %q is listed twice", any.GroupKind())
 		}
-		k := &kind{Any: any}
-		onVirtual, err := virtual.resource(any.GroupVersionKind, any.Resource, any.Namespaced)
-		if err != nil {
-			return err
-		}
 		if any.Unused != nil && any.Unused(e.Tenant) {
+			onVirtual, err := virtual.resourceOf(any)
+			if err != nil {
+				return err
+			}
 			e.unused = append(e.unused, onVirtual)
 			continue
 		}
-		onHost, err := host.resource(any.GroupVersionKind, any.Resource, any.Namespaced)
+		if any.Optional {
+			e.optional = append(e.optional, func(ctx context.Context) { e.follow(ctx, any, virtual, host) })
+			continue
+		}
+		k, err := e.newKind(any, virtual, host)
 		if err != nil {
 			return err
-		}
-		k.virtual = &source{resource: onVirtual, side: translate.Virtual, metadataOnly: any.WhenReferenced && !k.fromHost()}
-		k.host = &source{resource: onHost, side: translate.Host, prune: any.PruneHost}
-		if any.Namespaced {
-			k.host.namespace = e.Tenant.HostNamespace
-		}
-		if !k.fromHost() {
-			k.host.selector = mine
-			if any.SeesFence {
-				k.host.selector = e.ours(api.ComponentSynced, api.ComponentFence)
-			}
-			k.host.prune = nil
 		}
 		if !any.Unwatched {
 			e.sources[sourceKey{translate.Virtual, any.GroupKind()}] = k.virtual
@@ -291,9 +292,35 @@ func (e *Engine) addKinds(virtual, host *client) error {
 	if err != nil {
 		return err
 	}
-	e.tokens = &source{resource: onHost, side: translate.Host, namespace: e.Tenant.HostNamespace, selector: mine}
+	e.tokens = &source{resource: onHost, side: translate.Host, namespace: e.Tenant.HostNamespace, selector: e.ours(api.ComponentSynced)}
 	e.sources[sourceKey{translate.Host, secrets.GroupKind()}] = e.tokens
 	return nil
+}
+
+// newKind puts the two sides of a kind together.
+func (e *Engine) newKind(any translate.Any, virtual, host *client) (*kind, error) {
+	k := &kind{Any: any}
+	onVirtual, err := virtual.resourceOf(any)
+	if err != nil {
+		return nil, err
+	}
+	onHost, err := host.resourceOf(any)
+	if err != nil {
+		return nil, err
+	}
+	k.virtual = &source{resource: onVirtual, side: translate.Virtual, metadataOnly: any.WhenReferenced && !k.fromHost()}
+	k.host = &source{resource: onHost, side: translate.Host, prune: any.PruneHost}
+	if any.Namespaced {
+		k.host.namespace = e.Tenant.HostNamespace
+	}
+	if !k.fromHost() {
+		k.host.selector = e.ours(api.ComponentSynced)
+		if any.SeesFence {
+			k.host.selector = e.ours(api.ComponentSynced, api.ComponentFence)
+		}
+		k.host.prune = nil
+	}
+	return k, nil
 }
 
 // addReads adds the kinds that are looked at but not synced.
@@ -382,6 +409,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.Synced()
 	}
 	running.Go(func() { e.retire(ctx) })
+	for _, follow := range e.optional {
+		running.Go(func() { follow(ctx) })
+	}
 	for range e.Creators {
 		running.Go(func() { e.work(ctx, e.fresh, e.reconcile) })
 	}
@@ -414,6 +444,9 @@ func (e *Engine) retire(ctx context.Context) {
 
 func (e *Engine) retireAll(ctx context.Context, r *resource) error {
 	list, err := r.list(ctx, "", metav1.ListOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // The tenant does not have the kind.
+	}
 	if err != nil {
 		return fmt.Errorf("list virtual %s: %w", r.plural, err)
 	}
@@ -493,7 +526,16 @@ func (e *Engine) handler(key sourceKey, s *source) func(before, after metav1.Obj
 			own = k
 		}
 	}
+	return e.handlerOf(own, key, s)
+}
+
+// handlerOf is the handler of a source of own, which is nil for what is only
+// read.
+func (e *Engine) handlerOf(own *kind, key sourceKey, s *source) func(before, after metav1.Object) {
 	return func(before, after metav1.Object) {
+		if own != nil && own.Optional && !own.active.Load() {
+			return // Not all is read yet, or it is over.
+		}
 		object := after
 		if object == nil {
 			object = before

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
@@ -29,6 +30,9 @@ func quiet(err error) bool {
 }
 
 func (e *Engine) reconcile(ctx context.Context, r request) error {
+	if r.kind.Optional && !r.kind.active.Load() {
+		return nil
+	}
 	if r.kind.fromHost() {
 		return e.reconcileFromHost(ctx, r)
 	}
@@ -547,6 +551,13 @@ func (e *Engine) putVirtual(ctx context.Context, r request, virtual, want transl
 // setStatus gives to the status of from. Kinds with a status subresource have
 // a field Status by convention.
 func setStatus(to, from translate.Object) {
+	if untyped, ok := to.(*unstructured.Unstructured); ok {
+		delete(untyped.Object, "status")
+		if status, ok := from.DeepCopyObject().(*unstructured.Unstructured).Object["status"]; ok {
+			untyped.Object["status"] = status
+		}
+		return
+	}
 	reflect.ValueOf(to).Elem().FieldByName("Status").Set(reflect.ValueOf(from.DeepCopyObject()).Elem().FieldByName("Status"))
 }
 

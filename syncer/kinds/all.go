@@ -29,6 +29,8 @@ func All() []translate.Any {
 		PriorityClass().Erase(),
 		RuntimeClass().Erase(),
 		IngressClass().Erase(),
+		GatewayClass().Erase(),
+		VolumeSnapshotClass().Erase(),
 		Event().Erase(),
 	}
 }

@@ -22,6 +22,7 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -342,6 +343,15 @@ func decode(t *testing.T, f txtar.File) []translate.Object {
 			continue
 		}
 		object, _, err := decoder.Decode(document, nil, nil)
+		if runtime.IsNotRegisteredError(err) {
+			// A custom resource, which says itself what it is.
+			untyped := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal(document, &untyped.Object); err != nil {
+				t.Fatalf("%s: %v", f.Name, err)
+			}
+			all = append(all, untyped)
+			continue
+		}
 		if err != nil {
 			t.Fatalf("%s: %v", f.Name, err)
 		}

@@ -49,6 +49,11 @@ type Kind[T Object] struct {
 	Rules        []rbacv1.PolicyRule
 	ClusterRules []rbacv1.PolicyRule
 
+	// Optional kinds may be missing on either side, as custom ones are whose
+	// definition somebody has to install: they are synced as long as both have
+	// them. Those that are none of Kubernetes' own are *unstructured.Unstructured.
+	// No other kind may name them in Refs. Optional.
+	Optional bool
 	// Unused tells that the tenant's limits leave nothing of a kind that begins on
 	// the host to be seen: it is not read then. Optional.
 	Unused func(tenant Tenant) bool
@@ -222,6 +227,7 @@ func (k Kind[T]) Erase() Any {
 		NewList:           k.NewList,
 		Rules:             k.Rules,
 		ClusterRules:      k.ClusterRules,
+		Optional:          k.Optional,
 		Unused:            k.Unused,
 		WhenReferenced:    k.WhenReferenced,
 		ReadsVirtual:      k.ReadsVirtual,

@@ -39,6 +39,7 @@ type Tenant struct {
 	Gateways                  []string
 	Hosts                     []string
 	ServiceAccountAnnotations []string
+	CustomResources           []api.CustomResource
 	// Nodes chooses the nodes that the tenant sees beside those in use; nil none.
 	Nodes *api.NodesSpec
 	// Scheduler tells that the tenant's own scheduler chooses nodes.
@@ -70,6 +71,7 @@ func NewTenant(c api.ControlPlaneConfig, owner *metav1.OwnerReference) Tenant {
 		Gateways:                  c.Gateways,
 		Hosts:                     c.Hosts,
 		ServiceAccountAnnotations: c.ServiceAccountAnnotations,
+		CustomResources:           c.CustomResources,
 		Nodes:                     c.Nodes,
 		Scheduler:                 c.Scheduler,
 	}
