@@ -78,12 +78,19 @@ func TestNetworkFence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var nodeIP string
-	for _, address := range nodes.Items[0].Status.Addresses {
-		if address.Type == corev1.NodeInternalIP {
-			nodeIP = address.Address
+	var nodeIPs []string
+	for _, node := range nodes.Items {
+		for _, address := range node.Status.Addresses {
+			if address.Type == corev1.NodeInternalIP {
+				nodeIPs = append(nodeIPs, address.Address)
+			}
 		}
 	}
+	if len(nodeIPs) == 0 {
+		t.Fatal("no node has an address")
+	}
+	// The first one serves the API.
+	nodeIP, lastIP := nodeIPs[0], nodeIPs[len(nodeIPs)-1]
 	greenControlPlane, err := s.host.CoreV1().Pods(green.namespace).Get(ctx, api.ControlPlanePod, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +134,7 @@ func TestNetworkFence(t *testing.T) {
 		"the host's API, by Service":       {hostAPI.Spec.ClusterIP + ":443", fromFree},
 		"the host's API, by node":          {nodeIP + ":6443", fromFree},
 		"the kubelet":                      {nodeIP + ":10250", fromFree},
+		"the kubelet of the last node":     {lastIP + ":10250", fromFree},
 		"the manager's probes":             {managers.Items[0].Status.PodIP + ":" + strconv.Itoa(api.HealthPort), fromFree},
 		"the metadata service":             {metadata + ":80", fromFree},
 		"a neighbouring private network":   {neighbour + ":80", fromFree},

@@ -128,7 +128,7 @@ func (s *suite) localHost() error {
 	if _, err := os.Stat(s.path(".host")); errors.Is(err, os.ErrNotExist) {
 		s.broughtUp = true
 	}
-	up := exec.Command(s.path(".cache/bin/host"), "up")
+	up := exec.Command(s.path(".cache/bin/host"), "up", "--nodes", "2")
 	up.Dir = s.root
 	up.Stdout, up.Stderr = os.Stdout, os.Stderr
 	if err := up.Run(); err != nil {
