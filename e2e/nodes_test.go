@@ -164,6 +164,30 @@ func TestNodes(t *testing.T) {
 		})
 	})
 
+	t.Run("Pull", func(t *testing.T) {
+		// Each node plays all registries, with the images that it has.
+		for _, node := range []string{firstNode, secondNode} {
+			pod := on(node, newPod("pulls-on-"+node))
+			pod.Spec.Containers[0].ImagePullPolicy = corev1.PullAlways
+			host.start(t, ns, pod)
+			absent := on(node, newPod("cannot-pull-on-"+node))
+			absent.Spec.Containers[0].Image = "registry.example/absent:1"
+			if _, err := host.CoreV1().Pods(ns).Create(ctx, absent, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, time.Minute, "an image that is nowhere cannot be pulled on "+node, func() error {
+				got, err := host.CoreV1().Pods(ns).Get(ctx, absent.Name, metav1.GetOptions{})
+				if err != nil {
+					return err
+				}
+				if status := describeStatus(got); !strings.Contains(status, "ErrImagePull") && !strings.Contains(status, "ImagePullBackOff") {
+					return fmt.Errorf("status %s", status)
+				}
+				return nil
+			})
+		}
+	})
+
 	t.Run("NoWayOut", func(t *testing.T) {
 		// The machine is the neighbour before the first node.
 		nodes, err := host.CoreV1().Nodes().Get(ctx, firstNode, metav1.GetOptions{})

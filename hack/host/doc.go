@@ -7,12 +7,13 @@
 //	host up ─► sandbox (namespaces, veth, cgroup)
 //	             └─ process 1: host init (supervise)
 //	                  ├─ containerd ─► runc ─► pods
+//	                  ├─ host run registry          (what containerd pulls from)
 //	                  ├─ host run controlplane      (pkg/controlplane)
 //	                  ├─ host run kube-scheduler, kubelet, kube-proxy
 //	                  ├─ host run netpol, local-path
 //	                  └─ host init node-2 (supervise), in namespaces of its own
 //	                       ├─ containerd ─► runc ─► pods
-//	                       └─ host run kubelet, kube-proxy, netpol, local-path
+//	                       └─ host run registry, kubelet, kube-proxy, netpol, local-path
 //	        ─► images from .cache/images, CoreDNS, a StorageClass
 //
 // Nothing of it reaches out of the machine, and two checkouts do not meet.

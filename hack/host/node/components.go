@@ -34,7 +34,7 @@ type component struct {
 // components lists everything that runs on a node, each after those that it
 // needs.
 func components(c Config) []component {
-	all := []component{containerRuntime()}
+	all := []component{containerRuntime(), pulls()}
 	if c.First() {
 		all = append(all, controlPlane(), scheduler())
 	}

@@ -12,6 +12,7 @@ const (
 	apiPort         = 6443
 	ClusterDomain   = "cluster.local"
 	containerd      = "/run/containerd/containerd.sock"
+	registryAddress = "127.0.0.1:10245"
 	configDir       = "config"
 	dnsServiceIndex = 10
 )

@@ -19,6 +19,7 @@ const (
 	ContainerRuntime = "containerd"
 	containerdConfig = "containerd.toml"
 	cniDir           = "cni"
+	registryDir      = "registry"
 )
 
 func containerRuntime() component {

@@ -16,6 +16,7 @@ var templates embed.FS
 type values struct {
 	Config
 	ClusterDomain, Containerd, CNIDir    string
+	Registry, RegistryDir                string
 	CAFile, KubeletCert, KubeletKey      string
 	ProxyKubeconfig, SchedulerKubeconfig string
 	DNSAddress                           netip.Addr
@@ -35,6 +36,8 @@ func (c Config) Render() (map[string][]byte, error) {
 		ClusterDomain:       ClusterDomain,
 		Containerd:          containerd,
 		CNIDir:              c.path(cniDir),
+		Registry:            registryAddress,
+		RegistryDir:         c.path(registryDir),
 		CAFile:              c.path(caFile),
 		KubeletCert:         c.path(kubeletCert),
 		KubeletKey:          c.path(kubeletKey),
@@ -47,7 +50,8 @@ func (c Config) Render() (map[string][]byte, error) {
 		containerdConfig: "containerd.toml",
 		kubeletConfig:    "kubelet.yaml",
 		proxyConfig:      "kube-proxy.yaml",
-		filepath.Join(cniDir, "10-pods.conflist"): "10-pods.conflist",
+		filepath.Join(cniDir, "10-pods.conflist"):         "10-pods.conflist",
+		filepath.Join(registryDir, "_default/hosts.toml"): "hosts.toml",
 	}
 	if c.First() {
 		files[schedulerConfig] = "kube-scheduler.yaml"
