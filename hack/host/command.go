@@ -10,6 +10,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/sublet-dev/sublet/hack/host/addons"
 )
 
 // command is one verb. Its work is done with the host that the flags name.
@@ -29,6 +31,7 @@ func commands() []command {
 		{name: "kubeconfig", summary: "print the path of its kubeconfig", run: kubeconfigPath},
 		{name: "load", args: "IMAGE|FILE.tar…", summary: "import images, by name (see images) or from archives", root: true, run: load},
 		{name: "images", args: "[NAME…]", summary: "make the archives of images, all of them by default", root: true, run: makeImages},
+		{name: "addon", args: addons.Metrics, summary: "put metrics-server on a running host, for kubectl top and autoscaling", root: true, run: addAddon},
 		{name: "exec", args: "-- COMMAND…", summary: "run a command in its namespaces, or with --node in those of a further node", root: true, flags: nodeFlag, run: execInside},
 		{name: "node", args: "stop|start NODE", summary: "stop the kubelet of a node, or start it again", root: true, run: changeNode},
 		{name: "logs", args: "[-f] [NODE/]COMPONENT", summary: "print the log of a component", run: logs},

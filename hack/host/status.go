@@ -61,7 +61,7 @@ func status(ctx context.Context, h host, _ []string, out io.Writer) error {
 	for _, config := range nodes {
 		missing = append(missing, addons.NodeReady(ctx, client, config.Name))
 	}
-	if err := errors.Join(append(missing, addons.Ready(ctx, client))...); err != nil {
+	if err := errors.Join(append(missing, addons.Ready(ctx, client, addons.DNS))...); err != nil {
 		fmt.Fprintf(out, "\nNot ready: %v\n", err)
 		return exitCode(1)
 	}

@@ -380,26 +380,36 @@ func failures(state supervise.State) map[string]int {
 
 func (h host) applyAddons(ctx context.Context, p *progress, config node.Config) error {
 	began := time.Now()
+	if err := h.apply(ctx, p, config, addons.Storage, addons.DNS); err != nil {
+		return err
+	}
+	p.done(began, "applied CoreDNS and the StorageClass")
+	return nil
+}
+
+func (h host) apply(ctx context.Context, p *progress, config node.Config, names ...string) error {
 	client, err := config.RESTConfig()
 	if err != nil {
 		return err
 	}
-	image, err := h.images(p).Reference(images.CoreDNS)
-	if err != nil {
-		return err
-	}
 	values := addons.Values{
-		Image:         image,
 		ClusterDomain: node.ClusterDomain,
 		DNSAddress:    node.DNSAddress(),
 		Provisioner:   localpath.ProvisionerName,
 	}
+	for name, reference := range map[string]*string{
+		images.CoreDNS:       &values.CoreDNSImage,
+		images.MetricsServer: &values.MetricsServerImage,
+	} {
+		if *reference, err = h.images(p).Reference(name); err != nil {
+			return err
+		}
+	}
 	// The API server may just be starting again.
-	err = await(ctx, func(ctx context.Context) error { return addons.Apply(ctx, client, values) })
+	err = await(ctx, func(ctx context.Context) error { return addons.Apply(ctx, client, values, names...) })
 	if err != nil {
 		return withLog(err, config, node.ControlPlane)
 	}
-	p.done(began, "applied CoreDNS and the StorageClass")
 	return nil
 }
 
@@ -416,7 +426,7 @@ func (h host) awaitReady(ctx context.Context, p *progress, nodes []node.Config) 
 			return withLog(err, config, node.Kubelet)
 		}
 	}
-	err = await(ctx, func(ctx context.Context) error { return addons.Ready(ctx, client) })
+	err = await(ctx, func(ctx context.Context) error { return addons.Ready(ctx, client, addons.DNS) })
 	if err != nil {
 		return withLog(err, nodes[0], node.Kubelet)
 	}

@@ -50,13 +50,15 @@ const (
 	Agnhost = "agnhost"
 	// Subletd is Sublet's own image.
 	Subletd = "subletd"
+	// MetricsServer is what kubectl top and autoscaling ask.
+	MetricsServer = "metrics-server"
 	// Conformance is the set of all images that Kubernetes' own tests use, as far as
 	// they can run on the local host.
 	Conformance = "conformance"
 )
 
 func (b Builder) recipes() []recipe {
-	return append([]recipe{b.pause(), b.coredns(), b.subletd()}, b.tests()...)
+	return append([]recipe{b.pause(), b.coredns(), b.subletd(), b.metricsServer()}, b.tests()...)
 }
 
 // Members returns the names of the images of a set; the name of an image is that

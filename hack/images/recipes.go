@@ -50,6 +50,37 @@ func (b Builder) coredns() recipe {
 	}
 }
 
+// metricsServerVersion is built outside of this module, whose versions of other
+// modules it would raise.
+const metricsServerVersion = "v0.9.0"
+
+func (b Builder) metricsServer() recipe {
+	const module = "sigs.k8s.io/metrics-server"
+	reference := "registry.k8s.io/metrics-server/metrics-server:" + metricsServerVersion
+	return recipe{
+		name:       MetricsServer,
+		references: []string{reference},
+		key:        func() (string, error) { return b.keyOf(reference, runtime.Version()) },
+		build: func(ctx context.Context, path string) error {
+			b.say("building metrics-server %s (some minutes the first time)", metricsServerVersion)
+			return b.inScratch(func(dir string) error {
+				install := exec.CommandContext(ctx, "go", "install", "-ldflags", "-s -w", module+"/cmd/metrics-server@"+metricsServerVersion)
+				install.Dir = os.TempDir()
+				install.Env = append(os.Environ(), "GOBIN="+dir, "CGO_ENABLED=0", "GOFLAGS=")
+				if err := b.quietly(install); err != nil {
+					return err
+				}
+				layer := filepath.Join(dir, "layer.tar")
+				if err := writeLayer(layer, entry{name: "metrics-server", source: filepath.Join(dir, "metrics-server"), mode: 0o755}); err != nil {
+					return err
+				}
+				run := process{Entrypoint: []string{"/metrics-server"}, User: "65532:65532"}
+				return writeArchive(path, content{reference: reference, process: run, layers: []string{layer}})
+			})
+		},
+	}
+}
+
 // single makes an image of one static Go binary, named after its package.
 func (b Builder) single(ctx context.Context, path, reference, pkg string, run process) error {
 	return b.inScratch(func(dir string) error {

@@ -14,6 +14,7 @@ import (
 const (
 	testImages     = "k8s.io/kubernetes/test/images/"
 	agnhostPackage = testImages + "agnhost"
+	osRelease      = "hack/images/os-release"
 	searchPath     = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 )
 
@@ -208,7 +209,11 @@ func (b Builder) agnhost() recipe {
 			if err != nil {
 				return "", err
 			}
-			return b.keyOf(append(all, debian().key(), programs)...)
+			release, err := b.fileKey(osRelease)
+			if err != nil {
+				return "", err
+			}
+			return b.keyOf(append(all, debian().key(), programs, release)...)
 		},
 		build: func(ctx context.Context, path string) error {
 			return b.inScratch(func(dir string) error { return b.buildAgnhost(ctx, dir, path) })
@@ -256,6 +261,9 @@ func (b Builder) buildAgnhost(ctx context.Context, dir, path string) error {
 		if err := writeLayer(top,
 			entry{name: "data.json", source: filepath.Join(html, "data.json"), mode: 0o644},
 			entry{name: picture.name + ".jpg", source: filepath.Join(html, picture.name+".jpg"), mode: 0o644},
+			// The spec of image volumes knows upstream's image by the name of its system
+			// in this file, which ours tells to say what it stands in for.
+			entry{name: "etc/os-release", source: filepath.Join(b.Checkout, osRelease), mode: 0o644},
 		); err != nil {
 			return err
 		}

@@ -27,8 +27,8 @@ var manifests embed.FS
 
 // Values are what the manifests differ in.
 type Values struct {
-	// Image of CoreDNS.
-	Image         string
+	CoreDNSImage, MetricsServerImage string
+
 	ClusterDomain string
 	DNSAddress    netip.Addr
 	// Provisioner of the StorageClass.
@@ -37,14 +37,25 @@ type Values struct {
 
 const fieldManager = "sublet-host"
 
-// Render returns the objects in the order in which they are to be applied.
-func Render(v Values) ([]*unstructured.Unstructured, error) {
+const (
+	// DNS is the cluster's DNS, Storage the default StorageClass: every local host
+	// has them.
+	DNS     = "coredns"
+	Storage = "storage"
+	// Metrics is what the nodes and pods use, for kubectl top and for autoscaling.
+	Metrics = "metrics-server"
+)
+
+// Render returns the objects of some addons in the order in which they are to be
+// applied.
+func Render(v Values, addons ...string) ([]*unstructured.Unstructured, error) {
 	set, err := template.New("").Option("missingkey=error").ParseFS(manifests, "*.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("parse the addons: %w", err)
 	}
 	var objects []*unstructured.Unstructured
-	for _, name := range []string{"storage.yaml", "coredns.yaml"} {
+	for _, addon := range addons {
+		name := addon + ".yaml"
 		var out bytes.Buffer
 		if err := set.ExecuteTemplate(&out, name, v); err != nil {
 			return nil, fmt.Errorf("render %s: %w", name, err)
@@ -65,9 +76,9 @@ func Render(v Values) ([]*unstructured.Unstructured, error) {
 	return objects, nil
 }
 
-// Apply makes the objects so, whatever was made of them.
-func Apply(ctx context.Context, config *rest.Config, v Values) error {
-	objects, err := Render(v)
+// Apply makes the objects of some addons so, whatever was made of them.
+func Apply(ctx context.Context, config *rest.Config, v Values, addons ...string) error {
+	objects, err := Render(v, addons...)
 	if err != nil {
 		return err
 	}
@@ -94,10 +105,12 @@ func Apply(ctx context.Context, config *rest.Config, v Values) error {
 // resourceOf knows the few kinds there are, which saves asking the server.
 func resourceOf(object *unstructured.Unstructured) (schema.GroupVersionResource, error) {
 	plurals := map[string]string{
+		"APIService":         "apiservices",
 		"ClusterRole":        "clusterroles",
 		"ClusterRoleBinding": "clusterrolebindings",
 		"ConfigMap":          "configmaps",
 		"Deployment":         "deployments",
+		"RoleBinding":        "rolebindings",
 		"Service":            "services",
 		"ServiceAccount":     "serviceaccounts",
 		"StorageClass":       "storageclasses",
@@ -126,17 +139,37 @@ func NodeReady(ctx context.Context, config *rest.Config, name string) error {
 	return nodeReady(node)
 }
 
-// Ready returns what is missing until pods find each other.
-func Ready(ctx context.Context, config *rest.Config) error {
+// Ready returns what is missing until an addon that is a Deployment works.
+func Ready(ctx context.Context, config *rest.Config, addon string) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("client for the local host: %w", err)
 	}
-	dns, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{})
+	deployment, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, addon, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("get the Deployment of CoreDNS: %w", err)
+		return fmt.Errorf("get the Deployment of %s: %w", addon, err)
 	}
-	return deploymentReady(dns)
+	return deploymentReady(deployment)
+}
+
+// Measured returns what is missing until it is known what each node uses.
+func Measured(ctx context.Context, config *rest.Config) error {
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("client for the local host: %w", err)
+	}
+	nodes, err := client.Resource(corev1.SchemeGroupVersion.WithResource("nodes")).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list the nodes: %w", err)
+	}
+	measured, err := client.Resource(schema.GroupVersionResource{Group: "metrics.k8s.io", Version: "v1beta1", Resource: "nodes"}).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("ask what the nodes use: %w", err)
+	}
+	if len(measured.Items) < len(nodes.Items) {
+		return fmt.Errorf("it is known of %d nodes what they use, of %d", len(measured.Items), len(nodes.Items))
+	}
+	return nil
 }
 
 func nodeReady(node *corev1.Node) error {
@@ -152,13 +185,13 @@ func nodeReady(node *corev1.Node) error {
 	return fmt.Errorf("the node %s has not said whether it is ready", node.Name)
 }
 
-func deploymentReady(dns *appsv1.Deployment) error {
+func deploymentReady(d *appsv1.Deployment) error {
 	wanted := int32(1)
-	if dns.Spec.Replicas != nil {
-		wanted = *dns.Spec.Replicas
+	if d.Spec.Replicas != nil {
+		wanted = *d.Spec.Replicas
 	}
-	if dns.Status.ObservedGeneration < dns.Generation || dns.Status.UpdatedReplicas < wanted || dns.Status.AvailableReplicas < wanted {
-		return fmt.Errorf("CoreDNS has %d of %d pods available", dns.Status.AvailableReplicas, wanted)
+	if d.Status.ObservedGeneration < d.Generation || d.Status.UpdatedReplicas < wanted || d.Status.AvailableReplicas < wanted {
+		return fmt.Errorf("%s has %d of %d pods available", d.Name, d.Status.AvailableReplicas, wanted)
 	}
 	return nil
 }

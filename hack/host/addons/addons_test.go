@@ -12,11 +12,12 @@ import (
 
 func TestRender(t *testing.T) {
 	objects, err := Render(Values{
-		Image:         "coredns:test",
-		ClusterDomain: "cluster.test",
-		DNSAddress:    netip.MustParseAddr("10.96.0.10"),
-		Provisioner:   "sublet.dev/test",
-	})
+		CoreDNSImage:       "coredns:test",
+		MetricsServerImage: "metrics-server:test",
+		ClusterDomain:      "cluster.test",
+		DNSAddress:         netip.MustParseAddr("10.96.0.10"),
+		Provisioner:        "sublet.dev/test",
+	}, Storage, DNS, Metrics)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +36,15 @@ func TestRender(t *testing.T) {
 		"ConfigMap coredns",
 		"Deployment coredns",
 		"Service kube-dns",
+		"ServiceAccount metrics-server",
+		"ClusterRole system:aggregated-metrics-reader",
+		"ClusterRole system:metrics-server",
+		"ClusterRoleBinding system:metrics-server",
+		"ClusterRoleBinding metrics-server:system:auth-delegator",
+		"RoleBinding metrics-server-auth-reader",
+		"Deployment metrics-server",
+		"Service metrics-server",
+		"APIService v1beta1.metrics.k8s.io",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("objects (-want +got):\n%s", diff)
