@@ -70,6 +70,9 @@ type suite struct {
 	dynamic dynamic.Interface
 	objects client.Client
 
+	// outer is held by the test that plays what is outside of the cluster.
+	outer sync.Mutex
+
 	mu      sync.Mutex
 	tenants map[string]*sharedTenant
 }

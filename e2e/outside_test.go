@@ -48,6 +48,8 @@ func serveOutside() int {
 func (s *suite) outside(t *testing.T, addresses ...string) {
 	t.Helper()
 	s.onLocalHost(t)
+	s.outer.Lock()
+	t.Cleanup(s.outer.Unlock)
 	const gateway, link = "100.127.0.1", "outside"
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), outsideVariable+"=1")
