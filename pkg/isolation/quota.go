@@ -12,9 +12,11 @@ import (
 
 // Names of the ResourceQuotas.
 const (
-	quotaPods         = "sublet-pods"
-	quotaObjects      = "sublet-objects"
-	quotaControlPlane = "sublet-control-plane"
+	quotaPods    = "sublet-pods"
+	quotaObjects = "sublet-objects"
+	// QuotaControlPlane is the one that a control plane's own pod can meet: for
+	// a moment, when the last pod is gone and still counts.
+	QuotaControlPlane = "sublet-control-plane"
 )
 
 // quota keeps the tenant within its figures, and the control plane out of them:
@@ -58,7 +60,7 @@ func quota(in Input) []Object {
 	}
 	quotas := []Object{
 		resourceQuota(in, quotaObjects, objects, nil),
-		resourceQuota(in, quotaControlPlane,
+		resourceQuota(in, QuotaControlPlane,
 			corev1.ResourceList{corev1.ResourcePods: resource.MustParse(controlPlanePods)},
 			controlPlaneScope(corev1.ScopeSelectorOpIn)),
 	}

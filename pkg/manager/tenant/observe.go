@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/isolation"
 	"github.com/sublet-dev/sublet/pkg/virtualcluster"
 )
 
@@ -110,6 +111,9 @@ func lookRefused(s seen) observation {
 		return observation{reason: reasonStarting, message: "the control plane's pod is being created"}
 	}
 	message := oneLine(s.refusal.Message)
+	if strings.Contains(message, "exceeded quota: "+isolation.QuotaControlPlane+",") {
+		return observation{reason: reasonStarting, message: "the host still counts the control plane's last pod"}
+	}
 	if strings.Contains(message, "exceeded quota") || strings.Contains(message, "must specify") {
 		return observation{reason: reasonQuotaExceeded, message: fmt.Sprintf(
 			"a quota on namespace %q has no room for the control plane. Sublet's own leave room for it: raise or remove the one that is named here. %s",

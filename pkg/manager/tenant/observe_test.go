@@ -103,6 +103,10 @@ func TestLook(t *testing.T) {
 			seen:   seen{refusal: &corev1.Event{Message: `pods "sublet-0" is forbidden: exceeded quota: ours, requested: pods=1`}},
 			reason: reasonQuotaExceeded, says: []string{"exceeded quota: ours", `"acme"`},
 		},
+		"a pod that is gone and still counts": {
+			seen:   seen{refusal: &corev1.Event{Message: `pods "sublet-0" is forbidden: exceeded quota: sublet-control-plane, requested: pods=1, used: pods=1, limited: pods=1`}},
+			reason: reasonStarting, says: []string{"last pod"},
+		},
 		"a webhook": {
 			seen:   seen{refusal: &corev1.Event{Message: `admission webhook "x" denied the request`}},
 			reason: reasonPodRefused, says: []string{"webhook"},
