@@ -29,10 +29,14 @@ func base64Of(content []byte) string { return base64.StdEncoding.EncodeToString(
 func (tn *tenant) kubectl(t *testing.T, s *suite) func(input string, args ...string) (string, error) {
 	t.Helper()
 	file := tn.kubeconfigOf(t)
+	// kubectl keeps what it discovered by address and port, and another tenant
+	// may have had this port before.
+	cache := "KUBECACHEDIR=" + t.TempDir()
 	return func(input string, args ...string) (string, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 		defer cancel()
 		cmd := s.command(ctx, s.path(".cache/bin/kubectl"), append([]string{"--kubeconfig", file}, args...)...)
+		cmd.Env = append(cmd.Env, cache)
 		cmd.Stdin = strings.NewReader(input)
 		cmd.WaitDelay = 5 * time.Second
 		out, err := cmd.CombinedOutput()

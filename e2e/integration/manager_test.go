@@ -504,9 +504,10 @@ func testVirtualCluster(h *managedHost) {
 		if err := jane.Get(t.Context(), client.ObjectKey{Name: "acme"}, &api.Tenant{}); err != nil {
 			t.Errorf("her tenant: %v", err)
 		}
-		if err := jane.Get(t.Context(), client.ObjectKey{Namespace: "acme", Name: api.ControlPlanePod}, &corev1.Pod{}); err != nil {
-			t.Errorf("her control plane's pod: %v", err)
-		}
+		// A new address of DNS, above, restarts the control plane.
+		h.eventually("her control plane's pod", func(ctx context.Context) error {
+			return jane.Get(ctx, client.ObjectKey{Namespace: "acme", Name: api.ControlPlanePod}, &corev1.Pod{})
+		})
 		for name, err := range map[string]error{
 			"another role's kubeconfig": jane.Get(t.Context(), client.ObjectKey{Namespace: "acme", Name: "sublet-kubeconfig-admin"}, secret),
 			"the keys":                  jane.Get(t.Context(), client.ObjectKey{Namespace: "acme", Name: api.PKISecretName}, secret),
