@@ -328,9 +328,15 @@ func TestAggregatedAPI(t *testing.T) {
 		{"api-resources", "--api-group=" + group},
 		{"wait", "--for=condition=Available", "apiservice/" + version + "." + group, "--timeout=20s"},
 	} {
-		if out, err := kubectl("", args...); err != nil || out == "" {
-			t.Errorf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
+		// The aggregator asks for the documents a second after it sees the server
+		// available, and after a minute when that failed.
+		eventually(t, 2*time.Minute, "kubectl "+strings.Join(args, " "), func() error {
+			out, err := kubectl("", args...)
+			if err == nil && out == "" {
+				err = errors.New("it prints nothing")
+			}
+			return err
+		})
 	}
 	// It learns who asks, and asks the tenant what that one may do.
 	token, err := tn.CoreV1().ServiceAccounts(ns).CreateToken(ctx, "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
