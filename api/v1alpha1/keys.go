@@ -112,6 +112,9 @@ const (
 	AnnotationHosts          = Prefix + "hosts"
 	AnnotationIngressClasses = Prefix + "ingress-classes"
 	AnnotationGateways       = Prefix + "gateways"
+	// AnnotationControlPlaneShare stands on a ResourceQuota: what of it is the
+	// control plane's own, as "services=2,secrets=4".
+	AnnotationControlPlaneShare = Prefix + "control-plane-share"
 	// AnnotationRenewAt stands on a Secret with a certificate: when it is time
 	// for the next one (RFC 3339).
 	AnnotationRenewAt = Prefix + "renew-at"

@@ -550,6 +550,10 @@ type TenantStatus struct {
 	// ExpiresAt is when the tenant is deleted by itself.
 	// +optional
 	ExpiresAt *metav1.Time `json:"expiresAt,omitempty"`
+	// Usage is what the tenant and all below it use of what there is a quota of. It
+	// is brought up to date every few seconds.
+	// +optional
+	Usage corev1.ResourceList `json:"usage,omitempty"`
 	// Effective is what counts for the tenant, and where it comes from.
 	// +optional
 	Effective *EffectiveStatus `json:"effective,omitempty"`

@@ -1011,6 +1011,13 @@ func (in *TenantStatus) DeepCopyInto(out *TenantStatus) {
 		in, out := &in.ExpiresAt, &out.ExpiresAt
 		*out = (*in).DeepCopy()
 	}
+	if in.Usage != nil {
+		in, out := &in.Usage, &out.Usage
+		*out = make(v1.ResourceList, len(*in))
+		for key, val := range *in {
+			(*out)[key] = val.DeepCopy()
+		}
+	}
 	if in.Effective != nil {
 		in, out := &in.Effective, &out.Effective
 		*out = new(EffectiveStatus)

@@ -101,6 +101,19 @@ func (h *managedHost) holds(namespace string, want ...string) {
 	})
 }
 
+// counted waits until it is known what tenants use.
+func (h *managedHost) counted(names ...string) {
+	h.t.Helper()
+	for _, name := range names {
+		h.eventually("the usage of "+name, func(context.Context) error {
+			if _, known := h.tenant(name).Status.Usage["pods"]; !known {
+				return errors.New("not known")
+			}
+			return nil
+		})
+	}
+}
+
 // limit is one of a tenant's effective limits.
 func limit(tenant *api.Tenant, name string) api.EffectiveLimit {
 	if tenant.Status.Effective != nil {
@@ -301,6 +314,7 @@ func testInheritance(h *managedHost) {
 	h.run("a limit above reaches those below, and nobody else", func(t *testing.T) {
 		h.create(below("team2", namespaceTenant("bystander")))
 		h.waitForPhase("bystander", api.PhaseReady)
+		h.counted("bystander")
 		before := h.versions(t, "bystander")
 		h.change("team1", func(s *api.TenantSpec) { s.Limits = &api.Limits{Services: []corev1.ServiceType{"ClusterIP"}} })
 		h.eventually("the services of shop", func(ctx context.Context) error {
@@ -328,13 +342,9 @@ func testInheritance(h *managedHost) {
 			h.holds(name, "admin=other", "view=sre")
 			h.eventually("the limits of "+name, func(ctx context.Context) error {
 				tenant := h.tenant(name)
-				quota := &corev1.ResourceQuota{}
-				if err := h.client.Get(ctx, client.ObjectKey{Namespace: name, Name: "sublet-pods"}, quota); err != nil {
-					return err
-				}
-				hard := quota.Spec.Hard["pods"]
-				if hard.String() != "3" || !strings.HasPrefix(tenant.Status.Path, "root/company/team2/shop") || limit(tenant, "services").Value != "ClusterIP, LoadBalancer" {
-					return fmt.Errorf("pods %s, path %s, %+v", hard.String(), tenant.Status.Path, tenant.Status.Effective)
+				hard := limit(tenant, "quota.pods").Value
+				if hard != "3" || !strings.HasPrefix(tenant.Status.Path, "root/company/team2/shop") || limit(tenant, "services").Value != "ClusterIP, LoadBalancer" {
+					return fmt.Errorf("pods %s, path %s, %+v", hard, tenant.Status.Path, tenant.Status.Effective)
 				}
 				return nil
 			})
@@ -353,6 +363,7 @@ func testInheritance(h *managedHost) {
 	})
 	h.run("nothing is written when nothing changes", func(t *testing.T) {
 		h.waitForPhase("counter", api.PhaseReady)
+		h.counted("counter", "shop", "bystander", "lab", "company", "team1", "team2")
 		time.Sleep(300 * time.Millisecond) // what is under way ends
 		before, folders := h.versions(t, "counter"), map[string]string{}
 		for _, name := range []string{"root", "company", "team1", "team2"} {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -90,8 +89,7 @@ func (o *treeOptions) run(ctx context.Context) error {
 		o.warnf("There are no tenants. Make one with: %s create NAME\n", o.app.name)
 		return nil
 	}
-	used := o.usage(ctx, clients, f, shown)
-	return table(o.Stdout, []string{"TENANT", "TYPE", "HEALTH", "USED", "AGE"}, f.rows(tops, used, time.Now()))
+	return table(o.Stdout, []string{"TENANT", "TYPE", "HEALTH", "USED", "AGE"}, f.rows(tops, time.Now()))
 }
 
 // forest is the tenants that one may see, by name, and the names of those below
@@ -161,7 +159,7 @@ func (f *forest) below(tops []string) []string {
 	return names
 }
 
-func (f *forest) rows(tops []string, used map[string]corev1.ResourceList, now time.Time) [][]string {
+func (f *forest) rows(tops []string, now time.Time) [][]string {
 	var rows [][]string
 	seen := map[string]bool{}
 	var walk func(name, lead, next string)
@@ -172,7 +170,7 @@ func (f *forest) rows(tops []string, used map[string]corev1.ResourceList, now ti
 		seen[name] = true
 		tenant := f.tenants[name]
 		rows = append(rows, []string{
-			lead + name, string(tenant.Spec.Type), health(tenant), usedText(tenant, used[name]), age(tenant.CreationTimestamp, now),
+			lead + name, string(tenant.Spec.Type), health(tenant), usedText(tenant), age(tenant.CreationTimestamp, now),
 		})
 		children := f.children[name]
 		for i, child := range children {
@@ -205,55 +203,9 @@ func health(tenant *api.Tenant) string {
 	return text + " (" + condition.Reason + ")"
 }
 
-// usage adds up what tenants use with all below them, by the ResourceQuotas that
-// one may see. The control plane of a virtual cluster is left out.
-func (o *treeOptions) usage(ctx context.Context, clients *hostClients, f *forest, shown []string) map[string]corev1.ResourceList {
-	own := map[string]corev1.ResourceList{}
-	add := func(quotas []corev1.ResourceQuota) {
-		for i := range quotas {
-			tenant := f.tenants[quotas[i].Labels[api.LabelTenant]]
-			if tenant == nil || ofControlPlane(quotas[i]) {
-				continue
-			}
-			if own[tenant.Name] == nil {
-				own[tenant.Name] = corev1.ResourceList{}
-			}
-			for name, amount := range quotas[i].Status.Used {
-				own[tenant.Name][name] = amount
-			}
-		}
-	}
-	fence := metav1.ListOptions{LabelSelector: api.LabelComponent + "=" + api.ComponentFence}
-	quotas, err := clients.kube.CoreV1().ResourceQuotas(metav1.NamespaceAll).List(ctx, fence)
-	if err == nil {
-		add(quotas.Items)
-	}
-	for _, name := range shown {
-		namespace := tenancy.HostNamespace(f.tenants[name])
-		if !apierrors.IsForbidden(err) || namespace == "" {
-			continue
-		}
-		if quotas, err := clients.kube.CoreV1().ResourceQuotas(namespace).List(ctx, fence); err == nil {
-			add(quotas.Items)
-		}
-	}
-	all := map[string]corev1.ResourceList{}
-	for _, name := range shown {
-		sum := corev1.ResourceList{}
-		for _, part := range f.below([]string{name}) {
-			for resource, amount := range own[part] {
-				total := sum[resource]
-				total.Add(amount)
-				sum[resource] = total
-			}
-		}
-		all[name] = sum
-	}
-	return all
-}
-
-// usedText is what a tenant uses of its quota: "pods 3/10".
-func usedText(tenant *api.Tenant, used corev1.ResourceList) string {
+// usedText is what a tenant uses, with all below it, of its quota: "pods 3/10"; a
+// dash for what has not been counted yet.
+func usedText(tenant *api.Tenant) string {
 	if tenant.Status.Effective == nil {
 		return "-"
 	}
@@ -263,9 +215,11 @@ func usedText(tenant *api.Tenant, used corev1.ResourceList) string {
 		if !ok {
 			continue
 		}
-		if amount, known := used[corev1.ResourceName(resource)]; known {
-			parts = append(parts, fmt.Sprintf("%s %s/%s", resource, amount.String(), limit.Value))
+		used := "-"
+		if amount, known := tenant.Status.Usage[corev1.ResourceName(resource)]; known {
+			used = amount.String()
 		}
+		parts = append(parts, fmt.Sprintf("%s %s/%s", resource, used, limit.Value))
 	}
 	return orElse(strings.Join(parts, ", "), "-")
 }

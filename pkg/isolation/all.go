@@ -19,6 +19,9 @@ type Object interface {
 type Input struct {
 	Tenant tenancy.Effective
 	Host   Host
+	// Shares is what this namespace has of the tenant's quota, where others below
+	// have parts of it too; nil for all of it.
+	Shares corev1.ResourceList
 	// ControlPlane is what the tenant's control plane itself takes of countable
 	// and storage resources, by the names of a quota; nil for other types.
 	ControlPlane corev1.ResourceList

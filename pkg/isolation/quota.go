@@ -2,6 +2,7 @@ package isolation
 
 import (
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -12,8 +13,8 @@ import (
 
 // Names of the ResourceQuotas.
 const (
-	quotaPods    = "sublet-pods"
-	quotaObjects = "sublet-objects"
+	QuotaPods    = "sublet-pods"
+	QuotaObjects = "sublet-objects"
 	// QuotaControlPlane is the one that a control plane's own pod can meet: for
 	// a moment, when the last pod is gone and still counts.
 	QuotaControlPlane = "sublet-control-plane"
@@ -32,14 +33,19 @@ const (
 // Types of Service that may not be used are a quota of none.
 func quota(in Input) []Object {
 	pods, objects := corev1.ResourceList{}, corev1.ResourceList{}
+	own := corev1.ResourceList{}
 	for name, figure := range in.Tenant.Limits.Quota {
+		if share, ok := in.Shares[name]; ok {
+			figure = share
+		}
 		if scopable(name) {
 			pods[name] = figure.DeepCopy()
 			continue
 		}
 		figure = figure.DeepCopy()
-		if own, ok := in.ControlPlane[name]; ok {
-			figure.Add(own)
+		if needs, ok := in.ControlPlane[name]; ok {
+			figure.Add(needs)
+			own[name] = needs
 		}
 		objects[name] = figure
 	}
@@ -58,8 +64,12 @@ func quota(in Input) []Object {
 	if virtual {
 		controlPlanePods = "1"
 	}
+	counted := resourceQuota(in, QuotaObjects, objects, nil)
+	if len(own) > 0 {
+		counted.Annotations = map[string]string{api.AnnotationControlPlaneShare: amounts(own)}
+	}
 	quotas := []Object{
-		resourceQuota(in, quotaObjects, objects, nil),
+		counted,
 		resourceQuota(in, QuotaControlPlane,
 			corev1.ResourceList{corev1.ResourcePods: resource.MustParse(controlPlanePods)},
 			controlPlaneScope(corev1.ScopeSelectorOpIn)),
@@ -71,7 +81,17 @@ func quota(in Input) []Object {
 	if virtual {
 		scope = controlPlaneScope(corev1.ScopeSelectorOpNotIn)
 	}
-	return append(quotas, resourceQuota(in, quotaPods, pods, scope))
+	return append(quotas, resourceQuota(in, QuotaPods, pods, scope))
+}
+
+// amounts writes a list in one line: "secrets=4,services=2".
+func amounts(list corev1.ResourceList) string {
+	var parts []string
+	for name, amount := range list {
+		parts = append(parts, string(name)+"="+amount.String())
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ",")
 }
 
 func resourceQuota(in Input, name string, hard corev1.ResourceList, scope *corev1.ScopeSelector) *corev1.ResourceQuota {

@@ -16,11 +16,13 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/apply"
+	"github.com/sublet-dev/sublet/pkg/manager/quota"
 	"github.com/sublet-dev/sublet/pkg/manager/tenant"
 	"github.com/sublet-dev/sublet/pkg/version"
 )
@@ -148,7 +150,11 @@ func addTenants(ctx context.Context, mgr ctrl.Manager, cfg *rest.Config, o Optio
 	if err != nil {
 		return err
 	}
+	shares := &quota.Ledger{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), IndexParent: tenant.IndexParent}
+	changed := make(chan event.GenericEvent)
 	r := &tenant.Reconciler{
+		Shares:            shares,
+		SharesChanged:     changed,
 		Client:            mgr.GetClient(),
 		Live:              mgr.GetAPIReader(),
 		Applier:           apply.New(mgr.GetClient(), api.ManagerName),
@@ -162,5 +168,11 @@ func addTenants(ctx context.Context, mgr ctrl.Manager, cfg *rest.Config, o Optio
 		Unguarded:         o.Unguarded,
 		Now:               time.Now,
 	}
-	return r.SetupWithManager(ctx, mgr, watcher)
+	if err := r.SetupWithManager(ctx, mgr, watcher); err != nil {
+		return err
+	}
+	q := &quota.Reconciler{
+		Client: mgr.GetClient(), Ledger: shares, Now: time.Now, IndexNamespace: tenant.IndexNamespace, Changed: changed,
+	}
+	return q.SetupWithManager(mgr)
 }

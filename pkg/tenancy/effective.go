@@ -258,8 +258,6 @@ func NotApplied(t *api.Tenant, e Effective) []string {
 	}
 	note(len(t.Spec.Templates) > 0, "spec.templates")
 	l := e.Limits
-	note(e.Type == api.Folder && t.Spec.Limits != nil && len(t.Spec.Limits.Quota) > 0,
-		"spec.limits.quota over the sum of what is below (it bounds each tenant below)")
 	if e.Type == api.Namespace {
 		note(l.RuntimeClass != "", "limits.runtimeClass")
 		note(len(l.NodeSelector) > 0, "limits.nodeSelector")

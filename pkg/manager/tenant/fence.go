@@ -27,6 +27,7 @@ type fencePhase struct {
 	applier *apply.Applier
 	host    func(context.Context) (isolation.Host, error)
 	ways    *ways
+	shares  Shares
 }
 
 func (fencePhase) Condition() string { return api.ConditionFenceReady }
@@ -44,6 +45,9 @@ func (p fencePhase) Run(ctx context.Context, s *state) error {
 			}
 		}
 		return b
+	}
+	if in.Shares, err = p.shares.Of(ctx, s.effective); err != nil {
+		return err
 	}
 	objects := isolation.Objects(in)
 	want := make([]client.Object, 0, len(objects))

@@ -67,7 +67,7 @@ func (r *Reconciler) lookup(ctx context.Context, name string) (*api.Tenant, erro
 // looked at only.
 func (r *Reconciler) children(ctx context.Context, name string) ([]api.Tenant, error) {
 	list := &api.TenantList{}
-	if err := r.Client.List(ctx, list, client.MatchingFields{indexParent: name}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.Client.List(ctx, list, client.MatchingFields{IndexParent: name}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("list the tenants below %q: %w", name, err)
 	}
 	return list.Items, nil

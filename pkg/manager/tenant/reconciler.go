@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
@@ -13,9 +14,11 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/apply"
+	"github.com/sublet-dev/sublet/pkg/tenancy"
 )
 
 // Reconciler keeps Tenants. All fields but Recorder are needed.
@@ -46,11 +49,20 @@ type Reconciler struct {
 	Unguarded bool
 	// Now is the clock.
 	Now func() time.Time
+	// Shares says what a namespace has of the quotas above it; SharesChanged tells
+	// of tenants for whom that is something else now.
+	Shares        Shares
+	SharesChanged <-chan event.GenericEvent
 
 	host   hostFacts
 	drains drains
 	ways   ways
 	made   made
+}
+
+// Shares shares quotas out among namespaces.
+type Shares interface {
+	Of(ctx context.Context, e tenancy.Effective) (corev1.ResourceList, error)
 }
 
 // phase is one part of making a tenant. An error of type *blocked is the
@@ -69,14 +81,14 @@ func (r *Reconciler) phases(t api.TenantType) []phase {
 	case api.Namespace:
 		return []phase{
 			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
-			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways},
+			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways, r.Shares},
 			accessPhase{r.Client, r.Applier, r.hostOf},
 		}
 	default:
 		return []phase{
 			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
 			groundworkPhase{r.Client, r.Live, r.Applier, r.serviceRanges, r.hostAPI, r.Now},
-			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways},
+			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways, r.Shares},
 			accessPhase{r.Client, r.Applier, r.hostOf},
 			controlPlanePhase{r.Applier, r.Image},
 		}

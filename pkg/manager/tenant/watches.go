@@ -36,11 +36,11 @@ import (
 // waits for the API server most of the time.
 const concurrency = 8
 
-// indexNamespace finds Tenants by their host namespace, indexParent by the name
-// of the one above.
+// Indexes of Tenants in the cache: IndexNamespace finds them by their host
+// namespace, IndexParent by the name of the one above.
 const (
-	indexNamespace = "hostNamespace"
-	indexParent    = "parent"
+	IndexNamespace = "hostNamespace"
+	IndexParent    = "parent"
 )
 
 // generated are the kinds of the objects that the manager writes.
@@ -69,9 +69,7 @@ func CacheOptions() cache.Options {
 			&corev1.Pod{}:                   {Label: ours},
 			&corev1.PersistentVolumeClaim{}: {Label: ours},
 			&corev1.Event{}: {Field: fields.SelectorFromSet(fields.Set{
-				"involvedObject.kind": "StatefulSet",
-				"involvedObject.name": api.ControlPlaneName,
-				"reason":              "FailedCreate",
+				"reason": "FailedCreate",
 			})},
 			&discoveryv1.EndpointSlice{}: {
 				Namespaces: map[string]cache.Config{hostAPINamespace: {}},
@@ -120,7 +118,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 		}
 		return nil
 	}
-	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.Tenant{}, indexNamespace, index); err != nil {
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.Tenant{}, IndexNamespace, index); err != nil {
 		return err
 	}
 	parentOf := func(object client.Object) []string {
@@ -129,7 +127,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 		}
 		return nil
 	}
-	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.Tenant{}, indexParent, parentOf); err != nil {
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.Tenant{}, IndexParent, parentOf); err != nil {
 		return err
 	}
 	if err := mgr.Add(rootMaker{r}); err != nil {
@@ -145,10 +143,11 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace)).
 		Watches(&corev1.Pod{}, byLabel).
 		Watches(&corev1.PersistentVolumeClaim{}, byLabel).
-		Watches(&corev1.Event{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespaced)).
+		Watches(&corev1.Event{}, handler.EnqueueRequestsFromMapFunc(r.ofControlPlane)).
 		Watches(&discoveryv1.EndpointSlice{}, virtual).
 		Watches(&corev1.Node{}, every, withRanges()).
 		Watches(&storagev1.StorageClass{}, virtual).
+		WatchesRawSource(source.Channel(r.SharesChanged, &handler.EnqueueRequestForObject{})).
 		WatchesRawSource(source.Channel(r.drains.init(ctx, watcher), &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency})
 	for _, kind := range generated() {
@@ -268,14 +267,19 @@ func (r *Reconciler) ofNamespace(ctx context.Context, namespace client.Object) [
 	return requests(slices.Compact(names)...)
 }
 
-// ofNamespaced finds the tenants of an object that bears no label of ours.
-func (r *Reconciler) ofNamespaced(ctx context.Context, object client.Object) []reconcile.Request {
+// ofControlPlane finds the tenant whose control plane an event is about. Others in
+// its namespace are about what people made.
+func (r *Reconciler) ofControlPlane(ctx context.Context, object client.Object) []reconcile.Request {
+	e, ok := object.(*corev1.Event)
+	if !ok || e.InvolvedObject.Kind != "StatefulSet" || e.InvolvedObject.Name != api.ControlPlaneName {
+		return nil
+	}
 	return requests(r.wanting(ctx, object.GetNamespace())...)
 }
 
 func (r *Reconciler) wanting(ctx context.Context, namespace string) []string {
 	tenants := &api.TenantList{}
-	if err := r.Client.List(ctx, tenants, client.MatchingFields{indexNamespace: namespace}); err != nil {
+	if err := r.Client.List(ctx, tenants, client.MatchingFields{IndexNamespace: namespace}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Cannot find the tenants of a namespace", "namespace", namespace)
 		return nil
 	}
