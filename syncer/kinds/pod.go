@@ -53,7 +53,7 @@ func Pod() translate.Kind[*corev1.Pod] {
 		Subresources: []translate.Subresource[*corev1.Pod]{
 			{Name: "ephemeralcontainers", From: podWithEphemeralContainers, Merge: podMergeEphemeralContainers},
 			{Name: "resize", Merge: podMergeResources},
-			{Name: "status", From: podOfInput, Merge: podMergeReadinessGates},
+			{Name: "status", From: podOfInput, Merge: podMergeStatus},
 		},
 		Status:            podStatus,
 		StatusSubresource: true,

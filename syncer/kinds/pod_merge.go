@@ -152,9 +152,24 @@ func mergeResourceList(host, desired corev1.ResourceList) corev1.ResourceList {
 	return host
 }
 
-// podMergeReadinessGates brings to the host what the tenant's controllers said
-// about the gates; desired is the virtual pod.
-func podMergeReadinessGates(host, desired *corev1.Pod) *corev1.Pod {
+// podMergeStatus brings to the host what the tenant said about the gates, and
+// that it has ended the pod; desired is the virtual pod.
+func podMergeStatus(host, desired *corev1.Pod) *corev1.Pod {
+	if ended(desired.Status.Phase) && !ended(host.Status.Phase) {
+		host.Status.Phase = desired.Status.Phase
+		host.Status.Reason = desired.Status.Reason
+		host.Status.Message = desired.Status.Message
+	}
+	return mergeReadinessGates(host, desired)
+}
+
+// ended phases are the last ones: the API lets a controller end a pod, and the
+// kubelet does not take it back.
+func ended(phase corev1.PodPhase) bool {
+	return phase == corev1.PodSucceeded || phase == corev1.PodFailed
+}
+
+func mergeReadinessGates(host, desired *corev1.Pod) *corev1.Pod {
 	for _, gate := range desired.Spec.ReadinessGates {
 		want := conditionOf(desired.Status.Conditions, gate.ConditionType)
 		if want == nil {

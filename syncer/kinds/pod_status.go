@@ -68,6 +68,10 @@ func podStatus(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 	to.Conditions = podConditions(virtual, from.Conditions, to.ObservedGeneration, text)
 	to.Message = text(from.Message)
 	to.Reason = from.Reason
+	if ended(virtual.Status.Phase) && !ended(from.Phase) {
+		// The tenant has ended it, which the host is told meanwhile.
+		to.Phase, to.Reason, to.Message = virtual.Status.Phase, virtual.Status.Reason, virtual.Status.Message
+	}
 	to.HostIP = from.HostIP
 	to.HostIPs = from.HostIPs
 	to.PodIP = from.PodIP

@@ -72,6 +72,7 @@ func TestScheduler(t *testing.T) {
 	t.Run("gates", p.testGates)
 	t.Run("refused by the host", p.testHostRefuses)
 	t.Run("daemon set", p.testDaemonSet)
+	t.Run("failed daemon pod", p.testFailedDaemonPod)
 	t.Run("taint evicts", p.testTaint)
 	t.Run("volumes", p.testVolumeOnNode)
 	t.Run("node of the tenant's own", p.testOwnNode)
@@ -500,4 +501,42 @@ func (p *planes) testNodeLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone(t, "the virtual node", p.virtualNode("node-2"))
+}
+
+// testFailedDaemonPod: a controller ends a pod by its status, which the host does
+// not take back; another one takes its place.
+func (p *planes) testFailedDaemonPod(t *testing.T) {
+	ctx := t.Context()
+	set := &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "failing", Namespace: space},
+		Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "failing"}},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "failing"}}, Spec: pod("failing").Spec},
+		},
+	}
+	set.Spec.Template.Spec.NodeSelector = map[string]string{corev1.LabelHostname: nodeName}
+	if _, err := p.virtual.AppsV1().DaemonSets(space).Create(ctx, set, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	other := func(than types.UID) *corev1.Pod {
+		t.Helper()
+		list := waitFor(t, "a pod runs", func(ctx context.Context) (*corev1.PodList, error) {
+			return p.virtual.CoreV1().Pods(space).List(ctx, metav1.ListOptions{LabelSelector: "app=failing"})
+		}, func(l *corev1.PodList) bool { return len(l.Items) == 1 && running(&l.Items[0]) && l.Items[0].UID != than })
+		return &list.Items[0]
+	}
+	first := other("")
+	eventually(t, "end it", func(ctx context.Context) error {
+		failed, err := p.virtual.CoreV1().Pods(space).Get(ctx, first.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		failed.Status.Phase = corev1.PodFailed
+		_, err = p.virtual.CoreV1().Pods(space).UpdateStatus(ctx, failed, metav1.UpdateOptions{})
+		return err
+	})
+	other(first.UID)
+	if err := p.virtual.AppsV1().DaemonSets(space).Delete(ctx, "failing", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }
