@@ -22,6 +22,7 @@ func All() []translate.Any {
 		NetworkPolicy().Erase(),
 		PersistentVolume().Erase(),
 		Ingress().Erase(),
+		HTTPRoute().Erase(),
 		PodDisruptionBudget().Erase(),
 		ServiceAccount().Erase(),
 		Node().Erase(),
