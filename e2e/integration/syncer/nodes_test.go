@@ -522,7 +522,9 @@ func (p *planes) testFailedDaemonPod(t *testing.T) {
 		t.Helper()
 		list := waitFor(t, "a pod runs", func(ctx context.Context) (*corev1.PodList, error) {
 			return p.virtual.CoreV1().Pods(space).List(ctx, metav1.ListOptions{LabelSelector: "app=failing"})
-		}, func(l *corev1.PodList) bool { return len(l.Items) == 1 && running(&l.Items[0]) && l.Items[0].UID != than })
+		}, func(l *corev1.PodList) bool {
+			return len(l.Items) == 1 && running(&l.Items[0]) && l.Items[0].UID != than
+		})
 		return &list.Items[0]
 	}
 	first := other("")
