@@ -109,6 +109,12 @@ func (p page) sums(b *strings.Builder) {
 		fmt.Fprintf(b, "| %s | %d | %d | %d | %d | %d | %d |\n", s.title, ok, again, bad, open, left, absent)
 	}
 	b.WriteString("\n")
+	if p.tenant == nil {
+		b.WriteString("There is no report of a tenant yet.\n\n")
+	}
+	if p.host == nil {
+		b.WriteString("There is no report of the bare local host yet.\n\n")
+	}
 }
 
 func (p page) howTo(b *strings.Builder) {
@@ -125,6 +131,7 @@ On Linux as root; what it needs is built first. Each run writes a report, JUnit 
 | ` + "`make conformance FOCUS=sig-network SKIP=NodePort PROCS=8`" + ` | a part, by regular expressions over the specs' names |
 | ` + "`make conformance LABELS= FOCUS='NetworkPolicy between server and client'`" + ` | specs that are not conformance |
 | ` + "`make conformance FAILED=1`" + ` | what failed in the last report, once more |
+| ` + "`make conformance SPECS=hack/conformance/subset.txt`" + ` | forty quick specs that cover all areas |
 
 `)
 }
@@ -219,8 +226,12 @@ func (p page) runs(b *strings.Builder) {
 	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range p.sides() {
 		for _, r := range s.Runs {
+			command := strings.ReplaceAll(code(r.Command), "|", `\|`)
+			if r.Interrupted {
+				command += ", interrupted"
+			}
 			fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %d | %d | %d | %s | %d | %d | %d |\n", s.title,
-				r.Started.UTC().Format("2006-01-02 15:04"), strings.ReplaceAll(code(r.Command), "|", `\|`), r.Kubernetes, r.Sublet, r.Nodes, r.CPUs, r.Procs,
+				r.Started.UTC().Format("2006-01-02 15:04"), command, r.Kubernetes, r.Sublet, r.Nodes, r.CPUs, r.Procs,
 				(time.Duration(r.Seconds) * time.Second).Round(time.Second), r.Passed, r.Failed, r.Skipped)
 		}
 	}

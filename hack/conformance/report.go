@@ -29,18 +29,20 @@ type report struct {
 
 // attempt is one run.
 type attempt struct {
-	Command    string    `json:"command"`
-	Started    time.Time `json:"started"`
-	Seconds    float64   `json:"seconds"`
-	Whole      bool      `json:"whole,omitempty"`
-	Kubernetes string    `json:"kubernetes"`
-	Sublet     string    `json:"sublet"`
-	Nodes      int       `json:"nodes"`
-	CPUs       int       `json:"cpus"`
-	Procs      int       `json:"procs"`
-	Passed     int       `json:"passed"`
-	Failed     int       `json:"failed"`
-	Skipped    int       `json:"skipped"`
+	Command string    `json:"command"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"`
+	Whole   bool      `json:"whole,omitempty"`
+	// Interrupted is a run that did not come to its end.
+	Interrupted bool   `json:"interrupted,omitempty"`
+	Kubernetes  string `json:"kubernetes"`
+	Sublet      string `json:"sublet"`
+	Nodes       int    `json:"nodes"`
+	CPUs        int    `json:"cpus"`
+	Procs       int    `json:"procs"`
+	Passed      int    `json:"passed"`
+	Failed      int    `json:"failed"`
+	Skipped     int    `json:"skipped"`
 }
 
 // state is how a spec ended.

@@ -45,7 +45,7 @@ func (o options) test(ctx context.Context, out io.Writer) (err error) {
 	}
 	specs, reports, err := o.runPhases(ctx, out, t, names)
 	// What was interrupted is no result; what had ended before is one.
-	run.Whole = run.Whole && err == nil
+	run.Whole, run.Interrupted = run.Whole && err == nil, ctx.Err() != nil
 	run.finish(specs)
 	if len(specs) == 0 && err == nil {
 		err = errors.New("no spec ran: the focus, the labels or the names match none")
