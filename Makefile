@@ -127,7 +127,7 @@ test-integration: ## our own control plane, in process, as host and as tenant
 	@go test -count=1 -p 1 -timeout 20m ./pkg/controlplane/... ./e2e/integration/...
 
 .PHONY: e2e
-e2e: build tools $(HOST) ## the built binaries on a real node (Linux, root)
+e2e: build tools conformance-tools $(HOST) ## the built binaries on a real node (Linux, root)
 	@go test -count=1 -timeout 30m ./e2e
 
 SKEW_VERSIONS ?= v1.33.13
