@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -130,6 +131,9 @@ func (e *Engine) read(ctx context.Context, refs []translate.Ref) (translate.Obje
 			continue
 		}
 		s := e.sources[sourceKey{ref.Side, ref.Kind}]
+		if s == nil && slices.ContainsFunc(e.unused, func(r *resource) bool { return r.gvk.GroupKind() == ref.Kind }) {
+			continue // The limits leave nothing of it.
+		}
 		if s == nil {
 			return all, fmt.Errorf("a reference names %s %s, which nobody reads: add it to the kind's Reads", ref.Side, ref.Kind)
 		}

@@ -127,7 +127,11 @@ func podToHost(in translate.Input[*corev1.Pod]) (*corev1.Pod, error) {
 // spec begins with an empty PodSpec; the fields are in the order of the type.
 func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 	in := t.pod.Spec
-	if err := refusePod(t.in.Tenant, in); err != nil {
+	if err := refusePod(in); err != nil {
+		return nil, err
+	}
+	runtimeClass, err := t.runtimeClass()
+	if err != nil {
 		return nil, err
 	}
 	out := &corev1.PodSpec{
@@ -147,13 +151,13 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 		HostAliases:                   slices.Clone(in.HostAliases),
 		ReadinessGates:                slices.Clone(in.ReadinessGates),
 		EnableServiceLinks:            new(bool),
+		RuntimeClassName:              runtimeClass,
 		TopologySpreadConstraints:     t.topologySpread(),
 		OS:                            in.OS.DeepCopy(),
 		HostUsers:                     in.HostUsers,
 		SchedulingGates:               slices.Clone(in.SchedulingGates),
 		Resources:                     in.Resources.DeepCopy(),
 	}
-	var err error
 	if out.Volumes, err = t.volumes(); err != nil {
 		return nil, err
 	}
@@ -166,7 +170,11 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 	for _, secret := range in.ImagePullSecrets {
 		out.ImagePullSecrets = append(out.ImagePullSecrets, corev1.LocalObjectReference{Name: t.hostName(secret.Name)})
 	}
-	t.classes(out)
+	if slices.Contains(t.in.Tenant.PriorityClasses, in.PriorityClassName) {
+		// One of the tenant's own means nothing on the host, where the pod runs with
+		// the default priority.
+		out.PriorityClassName = in.PriorityClassName
+	}
 	if err := t.names(out); err != nil {
 		return nil, err
 	}
@@ -179,10 +187,7 @@ func (t *podTranslation) spec() (*corev1.PodSpec, error) {
 
 // refusePod says no where to leave something out would give the pod less, or
 // other, than it asks for.
-func refusePod(tenant translate.Tenant, spec corev1.PodSpec) error {
-	if class := spec.RuntimeClassName; class != nil && !runtimeClassAllowed(tenant, *class) {
-		return refuseRuntimeClass(tenant, *class)
-	}
+func refusePod(spec corev1.PodSpec) error {
 	if len(spec.ResourceClaims) > 0 {
 		return fmt.Errorf("spec.resourceClaims is not supported: request devices as extended resources of the containers")
 	}

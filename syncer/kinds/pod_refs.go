@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -23,6 +24,7 @@ func podRefs(virtual, host *corev1.Pod) []translate.Ref {
 	r.add(isolationRef(virtual.Namespace))
 	if host == nil {
 		r.accountRefs(virtual)
+		r.runtimeClass(virtual.Spec.RuntimeClassName)
 	}
 	if creating {
 		r.add(translate.Ref{Kind: coreKind("Service"), Namespace: metav1.NamespaceDefault, Name: apiServiceName, Read: true})
@@ -89,6 +91,17 @@ func (r *refCollector) configMap(name string, read bool) {
 
 func (r *refCollector) claim(name string, read bool) {
 	r.add(translate.Ref{Kind: coreKind("PersistentVolumeClaim"), Namespace: r.namespace, Name: name, Sync: true, Read: read, Watch: read})
+}
+
+// runtimeClass: one of the tenant's own stands for one of the host's that has the
+// same handler.
+func (r *refCollector) runtimeClass(name *string) {
+	if name == nil {
+		return
+	}
+	kind := schema.GroupKind{Group: nodev1.GroupName, Kind: "RuntimeClass"}
+	r.add(translate.Ref{Kind: kind, Name: *name, Read: true, Watch: true})
+	r.add(translate.Ref{Side: translate.Host, Kind: kind, Read: true, Watch: true})
 }
 
 func (r *refCollector) local(ref *corev1.LocalObjectReference) {

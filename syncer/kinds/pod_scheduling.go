@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -58,20 +59,36 @@ func (t *podTranslation) affinity() *corev1.Affinity {
 	return out
 }
 
-// classes: a runtime class that is not the tenant's was refused before. A
-// priority class of the tenant's own means nothing on the host, where the pod
-// runs with the default priority.
-func (t *podTranslation) classes(out *corev1.PodSpec) {
-	in, tenant := t.pod.Spec, t.in.Tenant
-	if tenant.RuntimeClass != "" {
-		out.RuntimeClassName = new(tenant.RuntimeClass)
+// runtimeClass is the host's class for the pod: the one that its limits give to
+// all, or the one that it asks for. A class that the tenant made itself stands for
+// the class with the same handler among those that the limits allow; what it says
+// of overhead counts in the tenant.
+func (t *podTranslation) runtimeClass() (*string, error) {
+	tenant, wanted := t.in.Tenant, t.pod.Spec.RuntimeClassName
+	switch {
+	case t.in.Host != nil:
+		return t.in.Host.Spec.RuntimeClassName, nil // It cannot change any more.
+	case wanted == nil && tenant.RuntimeClass == "":
+		return nil, nil
+	case wanted == nil:
+		return new(tenant.RuntimeClass), nil
+	case runtimeClassAllowed(tenant, *wanted):
+		return new(*wanted), nil
 	}
-	if in.RuntimeClassName != nil {
-		out.RuntimeClassName = new(*in.RuntimeClassName)
+	own := translate.Find[*nodev1.RuntimeClass](t.in.Refs, translate.Virtual, "", *wanted)
+	if own == nil {
+		return nil, refuseRuntimeClass(tenant, *wanted)
 	}
-	if slices.Contains(tenant.PriorityClasses, in.PriorityClassName) {
-		out.PriorityClassName = in.PriorityClassName
+	var same []string
+	for _, class := range translate.FindAll[*nodev1.RuntimeClass](t.in.Refs, translate.Host, "") {
+		if class.Handler == own.Handler && runtimeClassAllowed(tenant, class.Name) {
+			same = append(same, class.Name)
+		}
 	}
+	if len(same) == 0 {
+		return nil, fmt.Errorf("%w; none of the host's has its handler %q", refuseRuntimeClass(tenant, *wanted), own.Handler)
+	}
+	return new(slices.Min(same)), nil
 }
 
 func refuseRuntimeClass(tenant translate.Tenant, class string) error {

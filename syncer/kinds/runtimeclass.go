@@ -10,9 +10,8 @@ import (
 )
 
 // RuntimeClass of the host is shown to the tenant if its limits name it or give
-// it to every pod. A class that the tenant makes is the tenant's: pods that ask
-// for it are scheduled in the tenant, if it has a scheduler, and refused by the
-// host.
+// it to every pod. A class that the tenant makes stays in the tenant: pods that
+// ask for it get the host's of the same handler, if the limits allow one.
 func RuntimeClass() translate.Kind[*nodev1.RuntimeClass] {
 	return translate.Kind[*nodev1.RuntimeClass]{
 		GroupVersionKind: nodev1.SchemeGroupVersion.WithKind("RuntimeClass"),

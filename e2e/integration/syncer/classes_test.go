@@ -123,6 +123,17 @@ func TestClasses(t *testing.T) {
 		waitFor(t, "refused", func(ctx context.Context) (*corev1.EventList, error) {
 			return p.virtual.CoreV1().Events(space).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(made.UID) + ",reason=CannotSync"})
 		}, func(l *corev1.EventList) bool { return len(l.Items) > 0 })
+		// One of the tenant's own leads to the host's of the same handler.
+		if _, err := p.virtual.NodeV1().RuntimeClasses().Create(ctx, &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Handler: "kata"}, create); err != nil {
+			t.Fatal(err)
+		}
+		own := pod("mine")
+		own.Spec.RuntimeClassName = new("mine")
+		p.createPod(t, own)
+		host = waitFor(t, "host pod", p.hostPod("mine"), nil)
+		if *host.Spec.RuntimeClassName != "kata" {
+			t.Errorf("runtime class %q on the host", *host.Spec.RuntimeClassName)
+		}
 	})
 
 	t.Run("limits taken back", func(t *testing.T) {
@@ -137,6 +148,13 @@ func TestClasses(t *testing.T) {
 		gone(t, "priority class", gold)
 		gone(t, "runtime class", kata)
 		gone(t, "ingress class", public)
+		// Without limits for them, no class of the host is read at all.
+		late := pod("late")
+		late.Spec.RuntimeClassName = new("mine")
+		made := p.createPod(t, late)
+		waitFor(t, "refused", func(ctx context.Context) (*corev1.EventList, error) {
+			return p.virtual.CoreV1().Events(space).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(made.UID) + ",reason=CannotSync"})
+		}, func(l *corev1.EventList) bool { return len(l.Items) > 0 })
 		if _, err := p.virtual.SchedulingV1().PriorityClasses().Get(ctx, "platinum", metav1.GetOptions{}); err != nil {
 			t.Errorf("the tenant's own class: %v", err)
 		}
