@@ -193,8 +193,12 @@ func (t *podTranslation) downwardFiles(in []corev1.DownwardAPIVolumeFile) []core
 	return out
 }
 
-// podTokens lists the tokens of all projected volumes, each source its own.
+// podTokens lists the tokens of all projected volumes, each source its own. They
+// name the node, as those do that a kubelet asks for, so the pod must have one.
 func podTokens(pod *corev1.Pod) []translate.Token {
+	if pod.Spec.NodeName == "" {
+		return nil
+	}
 	var tokens []translate.Token
 	for _, volume := range pod.Spec.Volumes {
 		if volume.Projected == nil {

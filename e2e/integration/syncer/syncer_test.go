@@ -118,6 +118,16 @@ func (p *planes) testPod(t *testing.T) {
 	if err != nil || !review.Status.Authenticated || review.Status.User.Username != "system:serviceaccount:default:default" || review.Status.User.Extra["authentication.kubernetes.io/pod-name"][0] != "web" {
 		t.Errorf("token: %+v, %v", review, err)
 	}
+	// It says where the pod runs, although there was no node yet when it was made.
+	node, err := p.virtual.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"node-name": node.Name, "node-uid": string(node.UID)} {
+		if got := review.Status.User.Extra["authentication.kubernetes.io/"+key]; len(got) != 1 || got[0] != want {
+			t.Errorf("%s of the token is %q, want %q", key, got, want)
+		}
+	}
 	hostReview, err := p.host.AuthenticationV1().TokenReviews().Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: string(secret.Data["token-0"])},
 	}, metav1.CreateOptions{})
