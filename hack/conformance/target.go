@@ -20,6 +20,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -41,6 +42,10 @@ const (
 	tidy = 3 * time.Minute
 	// presence is the namespace in the tenant of the pods that bring nodes into it.
 	presence = "sublet-conformance"
+	// runtimeClass is the host's that the tenant may use.
+	runtimeClass = "sublet-conformance"
+	// handler is the one that the suite's classes name; the local host has it.
+	handler = "test-handler"
 )
 
 // target is the cluster under test.
@@ -54,6 +59,12 @@ type target struct {
 	client kubernetes.Interface
 	// close removes what was made for the run.
 	close func() error
+}
+
+// closeAlso adds something to do at the end, before what was there already.
+func (t *target) closeAlso(do func() error) {
+	before := t.close
+	t.close = func() error { return errors.Join(do(), before()) }
 }
 
 // prepare brings up what the options want to test.
@@ -146,6 +157,9 @@ func (o options) openTenant(ctx context.Context, out io.Writer, host *rest.Confi
 	if err != nil {
 		return fmt.Errorf("list the host's nodes: %w", err)
 	}
+	if err := addRuntimeClass(ctx, t); err != nil {
+		return err
+	}
 	tenant := newTenant(o.tenant, nodes.Items)
 	err = objects.Create(ctx, tenant)
 	switch {
@@ -157,7 +171,7 @@ func (o options) openTenant(ctx context.Context, out io.Writer, host *rest.Confi
 		fmt.Fprintf(out, "made the tenant %s; it stays\n", o.tenant)
 	default:
 		fmt.Fprintf(out, "made the tenant %s\n", o.tenant)
-		t.close = func() error { return o.deleteTenant(out) }
+		t.closeAlso(func() error { return o.deleteTenant(out) })
 	}
 	err = await(ctx, func() error {
 		if err := objects.Get(ctx, client.ObjectKeyFromObject(tenant), tenant); err != nil {
@@ -192,6 +206,31 @@ func (o options) openTenant(ctx context.Context, out io.Writer, host *rest.Confi
 		}
 	}
 	return o.awaitNodes(ctx, out, t)
+}
+
+// addRuntimeClass gives the host a class with the handler that the suite's own
+// classes name, for the tenant's pods to be given.
+func addRuntimeClass(ctx context.Context, t *target) error {
+	classes := t.client.NodeV1().RuntimeClasses()
+	_, err := classes.Create(ctx, &nodev1.RuntimeClass{
+		ObjectMeta: metav1.ObjectMeta{Name: runtimeClass},
+		Handler:    handler,
+	}, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("add a runtime class: %w", err)
+	}
+	t.closeAlso(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), tidy)
+		defer cancel()
+		if err := classes.Delete(ctx, runtimeClass, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete the runtime class: %w", err)
+		}
+		return nil
+	})
+	return nil
 }
 
 // writeKubeconfig writes one that reaches the tenant's API straight by its
@@ -390,7 +429,8 @@ func newTenant(name string, nodes []corev1.Node) *api.Tenant {
 					corev1.ServiceTypeClusterIP, corev1.ServiceTypeNodePort,
 					corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeExternalName,
 				},
-				Network: network,
+				Network:        network,
+				RuntimeClasses: []string{runtimeClass},
 			},
 		},
 	}
