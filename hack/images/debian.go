@@ -19,6 +19,8 @@ type rootfs struct {
 	// packages and of those that they depend on, and nothing is configured.
 	whole    bool
 	packages []string
+	// compiled, if it is one, is laid over the packages.
+	compiled compiled
 	// complete are shell commands. $1 is the directory.
 	complete []string
 }
@@ -48,9 +50,13 @@ func busybox() rootfs {
 	return rootfs{
 		name:     "busybox",
 		suite:    "trixie",
-		packages: []string{"base-files", "busybox"},
+		packages: []string{"base-files", "libc6"},
+		compiled: upstreamBusybox(),
 		complete: []string{
+			// Upstream's image has all of its commands in /bin, and tests call
+			// /bin/sysctl; who looks for them in the usual places finds them there too.
 			`chroot "$1" /usr/bin/busybox --install -s`,
+			`chroot "$1" /usr/bin/busybox --install -s /bin`,
 			`printf 'root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\nnobody:x:65534:65534::/nonexistent:/bin/false\n' >"$1/etc/passwd"`,
 			`printf 'root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n' >"$1/etc/group"`,
 			// The kubelet's /etc/hosts comes first.
@@ -85,6 +91,11 @@ func (b Builder) layer(ctx context.Context, r rootfs) (string, error) {
 		apart(bootstrap, false)
 		if err := b.quietly(bootstrap); err != nil {
 			return err
+		}
+		if r.compiled.source != "" {
+			if err := b.compile(ctx, r.compiled, r.suite, dir, root); err != nil {
+				return err
+			}
 		}
 		for _, script := range r.complete {
 			shell := exec.CommandContext(ctx, "sh", "-euc", script, "sh", root)
