@@ -118,7 +118,7 @@ func testClientCertificate(t *testing.T, p *plane) {
 		}
 		return err
 	})
-	config := rest.AnonymousClientConfig(p.Config())
+	config := rest.AnonymousClientConfig(p.NetworkConfig())
 	config.CertData, config.KeyData = csr.Status.Certificate, key
 	config.BearerToken = ""
 	eve := kubernetes.NewForConfigOrDie(config)
@@ -293,7 +293,7 @@ func testImpersonation(t *testing.T, p *plane) {
 	token, err := p.client.CoreV1().ServiceAccounts("default").CreateToken(ctx, "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	must(t, "asking for a token", err)
 	as := func(user string) error {
-		config := rest.AnonymousClientConfig(p.Config())
+		config := rest.AnonymousClientConfig(p.NetworkConfig())
 		config.BearerToken = token.Status.Token
 		config.Impersonate.UserName = user
 		_, err := kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})

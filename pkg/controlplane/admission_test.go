@@ -76,6 +76,7 @@ func TestEgress(t *testing.T) {
 	t.Run("conversion", func(t *testing.T) { testConversion(t, p) })
 	t.Run("webhook", func(t *testing.T) { testWebhookEgress(t, p, gate) })
 	t.Run("proxy", func(t *testing.T) { testProxyEgress(t, p, gate, kubelet) })
+	t.Run("openapi", func(t *testing.T) { testOpenAPIEgress(t, p, gate) })
 }
 
 func testWebhookEgress(t *testing.T, p *plane, gate *gatekeeper) {

@@ -13,28 +13,43 @@ import (
 	"strings"
 	"time"
 
+	"github.com/emicklei/go-restful/v3"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	apiextensionsfeatures "k8s.io/apiextensions-apiserver/pkg/features"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
+	genericapifilters "k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/egressselector"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/apiserver/pkg/util/notfoundhandler"
+	"k8s.io/client-go/transport"
 	"k8s.io/client-go/util/keyutil"
 	basecompatibility "k8s.io/component-base/compatibility"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
 	apiserverapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	kubeapiserver "k8s.io/kubernetes/pkg/controlplane"
+	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
 	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
+	"github.com/sublet-dev/sublet/pkg/controlplane/openapi"
 	"github.com/sublet-dev/sublet/pkg/version"
 )
 
@@ -48,11 +63,17 @@ const endpointInterval = time.Minute
 // apiServer is a kube-apiserver with CRDs and aggregation: configured, then
 // built, then run.
 type apiServer struct {
+	options    Options
 	config     *apiserverapp.Config
+	loopback   *loopback
+	certs      *certificates
 	aggregator *aggregatorapiserver.APIAggregator
+	kube       *kubeapiserver.Instance
+	extensions *apiextensionsapiserver.CustomResourceDefinitions
 	// egress is nil without an EgressDialer.
-	egress *egress
-	local  localAPIs
+	egress  *egress
+	local   localAPIs
+	openAPI *openapi.Server
 }
 
 // newAPIServer configures the server on a listener that is open already.
@@ -61,7 +82,7 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 	if err != nil {
 		return nil, err
 	}
-	server := &apiServer{local: localAPIs{list: o.LocalAPIs}}
+	server := &apiServer{options: o, certs: certs, loopback: newLoopback(ctx), local: localAPIs{list: o.LocalAPIs}}
 	if o.EgressDialer != nil {
 		if server.egress, err = newEgress(o, opts, runDir); err != nil {
 			return nil, err
@@ -84,7 +105,7 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 		return nil, fmt.Errorf("API server options: %w", utilerrors.NewAggregate(errs))
 	}
 
-	config, err := apiserverapp.NewConfig(completed)
+	config, err := newConfig(o, completed, server.loopback)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the API server: %w", err)
 	}
@@ -102,23 +123,126 @@ func (s *apiServer) build() error {
 	if err != nil {
 		return fmt.Errorf("configuring the API server: %w", err)
 	}
-	s.aggregator, err = apiserverapp.CreateServerChain(completed)
-	if err != nil {
+	// Needed while the APIs are installed, and too big to keep.
+	definitions := s.config.KubeAPIs.ControlPlane.Generic.OpenAPIV3Config
+	definitions.Definitions = openAPIDefinitions(definitions)
+	defer func() { definitions.Definitions = nil }()
+	if err := s.buildChain(completed); err != nil {
 		return fmt.Errorf("building the API server: %w", err)
 	}
 	services := s.aggregator.APIRegistrationInformers.Apiregistration().V1().APIServices()
 	s.local.services, s.local.informer = services.Lister(), services.Informer()
 	s.local.discovery = s.aggregator.GenericAPIServer.AggregatedDiscoveryGroupManager.WithSource(aggregated.BuiltinSource)
-	return nil
+	s.openAPI, err = s.newOpenAPI()
+	return err
+}
+
+// buildChain makes the three servers, each of which passes on what it does not
+// know:
+//
+//	aggregator ─► kube-apiserver ─► custom resources ─► not found
+func (s *apiServer) buildChain(completed apiserverapp.CompletedConfig) error {
+	notFound := notfoundhandler.New(completed.KubeAPIs.ControlPlane.Generic.Serializer, genericapifilters.NoMuxAndDiscoveryIncompleteKey)
+	var err error
+	if s.extensions, err = completed.ApiExtensions.New(genericapiserver.NewEmptyDelegateWithCustomHandler(notFound)); err != nil {
+		return err
+	}
+	if s.kube, err = completed.KubeAPIs.New(s.extensions.GenericAPIServer); err != nil {
+		return err
+	}
+	crds := apiextensionsv1.SchemeGroupVersion.WithResource("customresourcedefinitions")
+	s.aggregator, err = controlplaneapiserver.CreateAggregatorServer(completed.Aggregator, s.kube.ControlPlane.GenericAPIServer,
+		s.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions(),
+		completed.ApiExtensions.GenericConfig.MergedResourceConfig.ResourceEnabled(crds), groupPriorities())
+	return err
 }
 
 // run serves until ctx ends and all requests are drained.
 func (s *apiServer) run(ctx context.Context) error {
-	prepared, err := s.aggregator.PrepareRun()
-	if err != nil {
-		return fmt.Errorf("preparing the API server: %w", err)
+	defer s.loopback.stop()
+	// Not the aggregator's own method, which does the same, and builds all
+	// OpenAPI documents besides.
+	prepared := s.aggregator.GenericAPIServer.PrepareRun()
+	front := s.aggregator.GenericAPIServer.Handler
+	s.openAPI.Install(front.NonGoRestfulMux)
+	s.loopback.serve(front)
+	return prepared.RunWithContext(ctx)
+}
+
+// newOpenAPI serves the documents of all three servers and of aggregated APIs.
+func (s *apiServer) newOpenAPI() (*openapi.Server, error) {
+	generic := s.config.KubeAPIs.ControlPlane.Generic
+	var dial *transport.DialHolder
+	if generic.EgressSelector != nil {
+		// The way of all that objects ask for, as the aggregator goes it.
+		dialer, err := generic.EgressSelector.Lookup(egressselector.Cluster.AsNetworkContext())
+		if err != nil {
+			return nil, fmt.Errorf("the way to aggregated APIs: %w", err)
+		}
+		dial = &transport.DialHolder{Dial: dialer}
 	}
-	return prepared.Run(ctx)
+	extra := s.config.Aggregator.ExtraConfig
+	crds := s.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()
+	services := s.aggregator.APIRegistrationInformers.Apiregistration().V1().APIServices().Lister()
+	return openapi.New(openapi.Options{
+		Servers: []*restful.Container{
+			s.aggregator.GenericAPIServer.Handler.GoRestfulContainer,
+			s.kube.ControlPlane.GenericAPIServer.Handler.GoRestfulContainer,
+			s.extensions.GenericAPIServer.Handler.GoRestfulContainer,
+		},
+		V2:               generic.OpenAPIConfig,
+		V3:               generic.OpenAPIV3Config,
+		Identity:         openAPIIdentity(s.options),
+		CRDs:             func() ([]*apiextensionsv1.CustomResourceDefinition, error) { return crds.List(labels.Everything()) },
+		SelectableFields: utilfeature.DefaultFeatureGate.Enabled(apiextensionsfeatures.CustomResourceFieldSelectors),
+		Remote: &openapi.Remote{
+			Services:    func() ([]*apiregistrationv1.APIService, error) { return services.List(labels.Everything()) },
+			Resolve:     extra.ServiceResolver.ResolveEndpoint,
+			Certificate: s.certs.frontProxy.CurrentCertKeyContent,
+			Dial:        dial,
+		},
+	}), nil
+}
+
+// openAPIIdentity changes with whatever changes the documents of the servers
+// themselves.
+func openAPIIdentity(o Options) string {
+	gates := utilfeature.DefaultFeatureGate.DeepCopy()
+	var enabled []string
+	for name := range gates.GetAll() {
+		if gates.Enabled(name) {
+			enabled = append(enabled, string(name))
+		}
+	}
+	slices.Sort(enabled)
+	emulated := compatibility.DefaultComponentGlobalsRegistry.EffectiveVersionFor(basecompatibility.DefaultKubeComponent).EmulationVersion()
+	return fmt.Sprintf("%s %s %s %q %q", version.Get().Version, version.Kubernetes, emulated, enabled, o.RuntimeConfig)
+}
+
+// groupPriorities order the groups and versions in discovery; without one a
+// group is not served. Upstream keeps those beyond the generic ones to itself.
+func groupPriorities() map[schema.GroupVersion]controlplaneapiserver.APIServicePriority {
+	priorities := controlplaneapiserver.DefaultGenericAPIServicePriorities()
+	for group, priority := range map[string]struct {
+		group    int32
+		versions map[string]int32
+	}{
+		"":                  {18000, map[string]int32{"v1": 1}},
+		"apps":              {17800, map[string]int32{"v1": 15}},
+		"autoscaling":       {17500, map[string]int32{"v2": 30, "v1": 15}},
+		"batch":             {17400, map[string]int32{"v1": 15}},
+		"networking.k8s.io": {17200, map[string]int32{"v1": 15, "v1beta1": 9}},
+		"policy":            {17100, map[string]int32{"v1": 15}},
+		"storage.k8s.io":    {16800, map[string]int32{"v1": 15, "v1beta1": 9, "v1alpha1": 1}},
+		"scheduling.k8s.io": {16600, map[string]int32{"v1": 15, "v1alpha2": 2}},
+		"node.k8s.io":       {16300, map[string]int32{"v1": 15}},
+		"resource.k8s.io":   {16200, map[string]int32{"v1": 21, "v1beta2": 15, "v1beta1": 9, "v1alpha3": 1}},
+	} {
+		for name, order := range priority.versions {
+			priorities[schema.GroupVersion{Group: group, Version: name}] = controlplaneapiserver.APIServicePriority{Group: priority.group, Version: order}
+		}
+	}
+	return priorities
 }
 
 func apiServerOptions(o Options, certs *certificates, runDir string) (*apiserveroptions.ServerRunOptions, error) {

@@ -30,8 +30,8 @@ const (
 // certificates are the leafs of one control plane, kept fresh.
 type certificates struct {
 	leafs []*leafCertificate
-	// serving is shown to clients.
-	serving *leafCertificate
+	// serving is shown to clients, frontProxy to the servers of aggregated APIs.
+	serving, frontProxy *leafCertificate
 	// files that the API server reads by name.
 	caFile, frontProxyCAFile         string
 	kubeletClientCert, kubeletClient string
@@ -62,14 +62,14 @@ func newCertificates(o Options, addresses []net.IP, runDir string) (*certificate
 		certFile: c.kubeletClientCert,
 		keyFile:  c.kubeletClient,
 	}
-	frontProxy := &leafCertificate{
+	c.frontProxy = &leafCertificate{
 		name:      "front-proxy-client",
 		authority: o.PKI.FrontProxyCA,
 		leaf:      pki.Leaf{CommonName: frontProxyClientName, Client: true, Lifetime: leafLifetime},
 		certFile:  c.frontProxyCert,
 		keyFile:   c.frontProxyKey,
 	}
-	c.leafs = []*leafCertificate{c.serving, kubelet, frontProxy}
+	c.leafs = []*leafCertificate{c.serving, kubelet, c.frontProxy}
 
 	var errs []error
 	for _, leaf := range c.leafs {

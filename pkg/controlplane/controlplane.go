@@ -57,6 +57,7 @@ type ControlPlane struct {
 	config  *rest.Config
 	address *net.TCPAddr
 	certs   *certificates
+	server  *apiServer
 	ready   atomic.Bool
 
 	stop    context.CancelCauseFunc
@@ -106,9 +107,18 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 	return nil, fmt.Errorf("control plane %q: %w", o.Name, err)
 }
 
-// Config is for clients in this process, with the rights of system:masters.
-func (c *ControlPlane) Config() *rest.Config {
-	config := rest.CopyConfig(c.config)
+// Config is for clients in this process, with the rights of system:masters. Its
+// requests need no connection, so they cannot be upgraded to streams, and who
+// changes its TLS settings or leaves out who one is must take NetworkConfig.
+func (c *ControlPlane) Config() *rest.Config { return plain(c.config) }
+
+// NetworkConfig is the same over a connection.
+func (c *ControlPlane) NetworkConfig() *rest.Config {
+	return plain(networkConfig(c.options, c.config))
+}
+
+func plain(config *rest.Config) *rest.Config {
+	config = rest.CopyConfig(config)
 	// The API server's own clients speak protobuf, which custom resources
 	// cannot; each client library chooses for itself.
 	config.ContentConfig = rest.ContentConfig{}
@@ -216,7 +226,7 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	if err != nil {
 		return err
 	}
-	c.certs = certs
+	c.certs, c.server = certs, server
 	defer server.egress.close()
 	if err := server.build(); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/syncer/translate"
@@ -467,6 +468,19 @@ func (p *planes) testNodeLost(t *testing.T) {
 	lost.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "node-2"}
 	p.createPod(t, lost)
 	waitFor(t, "it is known", p.virtualPod("on-lost-node"), func(pod *corev1.Pod) bool { return pod.Spec.NodeName == "node-2" })
+	// The others are well: where all are lost, a node controller believes that it
+	// is itself that is cut off, and evicts nobody.
+	well, stop := context.WithCancel(t.Context())
+	defer stop()
+	go wait.UntilWithContext(well, func(ctx context.Context) {
+		for _, name := range []string{nodeName, "node-others"} {
+			patch := fmt.Sprintf(`{"status":{"conditions":[{"type":"Ready","status":"True","lastHeartbeatTime":%q}]}}`, time.Now().UTC().Format(time.RFC3339))
+			_, err := p.host.CoreV1().Nodes().Patch(ctx, name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+			if err != nil && ctx.Err() == nil {
+				t.Errorf("keep %s well: %v", name, err)
+			}
+		}
+	}, 5*time.Second)
 	const nodeMonitorGrace = 50 * time.Second
 	within(t, nodeMonitorGrace+patience, "the virtual node is lost", func(ctx context.Context) error {
 		node, err := p.virtualNode("node-2")(ctx)
