@@ -227,6 +227,8 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 		return err
 	}
 	c.certs, c.server = certs, server
+	// Who keeps a control plane that has stopped does not keep all of it.
+	defer func() { c.server = nil }()
 	defer server.egress.close()
 	if err := server.build(); err != nil {
 		return err

@@ -77,7 +77,7 @@ func TestThroughTheAPIServer(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	config = plane.Config()
+	config = plane.NetworkConfig()
 	client := kubernetes.NewForConfigOrDie(config)
 	runningPod(t, client, host)
 
