@@ -53,7 +53,7 @@ func useConfigMaps(t *testing.T, p *plane) {
 		// Rules are about who asks, not about whom they impersonate.
 		cert, key, err := p.options.PKI.CA.Issue(pki.Leaf{CommonName: user, Organizations: []string{adminGroup}, Client: true, Lifetime: time.Hour}, time.Now())
 		must(t, "issuing a certificate", err)
-		config := rest.AnonymousClientConfig(p.Config())
+		config := rest.AnonymousClientConfig(p.NetworkConfig())
 		config.CertData, config.KeyData = cert, key
 		maps := kubernetes.NewForConfigOrDie(config).CoreV1().ConfigMaps("default")
 		_, err = maps.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "of-" + user}, Data: map[string]string{"word": "contents"}}, metav1.CreateOptions{})
@@ -208,7 +208,7 @@ func TestIssuers(t *testing.T) {
 		}}}
 	})
 	who := func(token string) (*authenticationv1.UserInfo, error) {
-		config := rest.AnonymousClientConfig(p.Config())
+		config := rest.AnonymousClientConfig(p.NetworkConfig())
 		config.BearerToken = token
 		review, err := kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		if err != nil {
