@@ -255,7 +255,8 @@ func memories(ctx context.Context, o options, tenants []*process, prefix string,
 	if o.profiles == "" {
 		return nil
 	}
-	for _, name := range []string{"heap", "goroutine"} {
+	// The last one takes as long as the idle state is watched for.
+	for _, name := range []string{"heap", "goroutine", "profile"} {
 		if err := tenants[0].profile(ctx, name, filepath.Join(o.profiles, prefix+name+".pb.gz")); err != nil {
 			return err
 		}

@@ -234,8 +234,11 @@ func (p *process) liveHeap(ctx context.Context) (float64, error) {
 // profile saves a profile of the Go runtime.
 func (p *process) profile(ctx context.Context, name, file string) error {
 	request := p.client.RESTClient().Get().AbsPath("/debug/pprof/" + name)
-	if name == "heap" {
+	switch name {
+	case "heap":
 		request = request.Param("gc", "1")
+	case "profile":
+		request = request.Param("seconds", strconv.Itoa(int(p.idle.Seconds())))
 	}
 	content, err := request.DoRaw(ctx)
 	if err != nil {
