@@ -498,9 +498,10 @@ func testVirtualCluster(h *managedHost) {
 	t.Run("a member reaches the control plane and nothing else", func(t *testing.T) {
 		jane := h.as("jane")
 		secret := &corev1.Secret{}
-		if err := jane.Get(t.Context(), client.ObjectKey{Namespace: "acme", Name: "sublet-kubeconfig-edit"}, secret); err != nil {
-			t.Errorf("her kubeconfig: %v", err)
-		}
+		// Her binding has just come back, of which the authorizer hears a little later.
+		h.eventually("her kubeconfig", func(ctx context.Context) error {
+			return jane.Get(ctx, client.ObjectKey{Namespace: "acme", Name: "sublet-kubeconfig-edit"}, secret)
+		})
 		if err := jane.Get(t.Context(), client.ObjectKey{Name: "acme"}, &api.Tenant{}); err != nil {
 			t.Errorf("her tenant: %v", err)
 		}
