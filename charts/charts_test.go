@@ -60,6 +60,9 @@ const newHost = "v1.36.0"
 
 func capabilities(version string) *chartutil.Capabilities {
 	capabilities := chartutil.DefaultCapabilities.Copy()
+	if version == newHost {
+		capabilities.APIVersions = append(capabilities.APIVersions, "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")
+	}
 	capabilities.KubeVersion.Version = version
 	return capabilities
 }

@@ -112,6 +112,18 @@ const (
 	AnnotationHosts          = Prefix + "hosts"
 	AnnotationIngressClasses = Prefix + "ingress-classes"
 	AnnotationGateways       = Prefix + "gateways"
+	// AnnotationNodeSelector and AnnotationRuntimeClass stand there too: what every
+	// pod must have, as "pool=gpu,zone=a" and as a name.
+	AnnotationNodeSelector = Prefix + "node-selector"
+	AnnotationRuntimeClass = Prefix + "runtime-class"
+	// AnnotationRuntimeClasses, AnnotationPriorityClasses, AnnotationStorageClasses
+	// and AnnotationTolerations stand there too: the names that pods and claims may
+	// use, and as KEY|OPERATOR|VALUE|EFFECT|SECONDS what pods may tolerate, separated
+	// by commas. No storage class at all means that all may be used.
+	AnnotationRuntimeClasses  = Prefix + "runtime-classes"
+	AnnotationPriorityClasses = Prefix + "priority-classes"
+	AnnotationStorageClasses  = Prefix + "storage-classes"
+	AnnotationTolerations     = Prefix + "tolerations"
 	// AnnotationControlPlaneShare stands on a ResourceQuota: what of it is the
 	// control plane's own, as "services=2,secrets=4".
 	AnnotationControlPlaneShare = Prefix + "control-plane-share"

@@ -131,6 +131,8 @@ func (h *managedHost) installChart() {
 	}
 	capabilities := chartutil.DefaultCapabilities.Copy()
 	capabilities.KubeVersion.Version = version.Kubernetes
+	// As discovery says it on a real host.
+	capabilities.APIVersions = append(capabilities.APIVersions, "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")
 	values, err := chartutil.ToRenderValues(loaded, nil,
 		chartutil.ReleaseOptions{Name: "sublet", Namespace: api.SystemNamespace, IsInstall: true}, capabilities)
 	if err != nil {
@@ -405,6 +407,7 @@ func TestManager(t *testing.T) {
 	t.Run("NamespaceNames", func(t *testing.T) { h.t = t; testNamespaceNames(h) })
 	t.Run("Limits", func(t *testing.T) { h.t = t; testLimits(h) })
 	t.Run("NamespaceTenant", func(t *testing.T) { h.t = t; testNamespaceTenant(h) })
+	t.Run("PodLimits", func(t *testing.T) { h.t = t; testPodLimits(h) })
 	t.Run("Network", func(t *testing.T) { h.t = t; testNetwork(h) })
 	t.Run("Hosts", func(t *testing.T) { h.t = t; testHosts(h) })
 	t.Run("Policies", func(t *testing.T) { h.t = t; testPolicies(h) })

@@ -42,6 +42,8 @@ type Host struct {
 	Ranges []string
 	// PodRanges are those of Ranges that pods have their addresses of.
 	PodRanges []string
+	// DefaultPriorityClass is that of pods that name none, if there is one.
+	DefaultPriorityClass string
 	// IngressNamespaces are where the host's ingress controllers and gateways
 	// run.
 	IngressNamespaces []string

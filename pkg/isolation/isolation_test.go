@@ -24,12 +24,13 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func host() isolation.Host {
 	return isolation.Host{
-		SystemNamespace:   api.SystemNamespace,
-		IngressNamespaces: []string{"ingress-nginx"},
-		APIServers:        []isolation.Endpoint{{IP: "192.168.1.10", Port: 6443}, {IP: "198.41.0.4", Port: 443}},
-		APIServiceIPs:     []string{"10.96.0.1"},
-		PodRanges:         []string{"10.244.0.0/24", "2600:1f18::/64"},
-		Ranges:            []string{"10.96.0.0/16", "10.244.0.0/24", "192.168.1.10/32", "198.41.0.4/32", "2600:1f18::/56"},
+		SystemNamespace:      api.SystemNamespace,
+		IngressNamespaces:    []string{"ingress-nginx"},
+		APIServers:           []isolation.Endpoint{{IP: "192.168.1.10", Port: 6443}, {IP: "198.41.0.4", Port: 443}},
+		APIServiceIPs:        []string{"10.96.0.1"},
+		DefaultPriorityClass: "normal",
+		PodRanges:            []string{"10.244.0.0/24", "2600:1f18::/64"},
+		Ranges:               []string{"10.96.0.0/16", "10.244.0.0/24", "192.168.1.10/32", "198.41.0.4/32", "2600:1f18::/56"},
 	}
 }
 
@@ -56,6 +57,13 @@ func TestGolden(t *testing.T) {
 		"hosts": {Type: api.Namespace, Limits: &api.Limits{
 			Hosts: []string{"*.shop.example.com", "example.com"}, IngressClasses: []string{"nginx"}, Gateways: []string{"gateways/public"},
 		}},
+		"pods": {Type: api.Namespace, Limits: &api.Limits{
+			NodeSelector: map[string]string{"pool": "gpu", "example.com/zone": "a"}, RuntimeClass: "gvisor", RuntimeClasses: []string{"kata"},
+			PriorityClasses: []string{"low"}, StorageClasses: []string{"fast", "archive"}, Tolerations: []corev1.Toleration{
+				{Key: "dedicated", Value: "gpu", Effect: corev1.TaintEffectNoSchedule},
+				{Key: "spot", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(300))},
+			},
+		}},
 		"virtualcluster-members": {Type: api.VirtualCluster, Members: []api.Member{
 			{Kind: "User", Name: "jane", Role: api.RoleAdmin},
 			{Kind: "Group", Name: "team", Role: api.RoleEdit},
@@ -75,7 +83,7 @@ func TestGolden(t *testing.T) {
 			if e.Type == api.VirtualCluster {
 				in.ControlPlane = quota("services", "2", "secrets", "4", "requests.storage", "2Gi")
 			}
-			objects := []isolation.Object{isolation.Namespace(e)}
+			objects := []isolation.Object{isolation.Namespace(e, host())}
 			objects = append(objects, isolation.Objects(in)...)
 			objects = append(objects, isolation.Access(in)...)
 			golden(t, name, objects)

@@ -1,10 +1,13 @@
 package isolation
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/tenancy"
@@ -19,10 +22,18 @@ const (
 // Namespace is the tenant's host namespace, with the Pod Security level that
 // the host enforces. It warns at restricted, so that people see what a stricter
 // level would refuse.
-func Namespace(e tenancy.Effective) *corev1.Namespace {
+func Namespace(e tenancy.Effective, host Host) *corev1.Namespace {
 	services := make([]string, 0, len(e.Limits.Services))
 	for _, service := range e.Limits.Services {
 		services = append(services, string(service))
+	}
+	runtimes, priorities := e.Limits.RuntimeClasses, e.Limits.PriorityClasses
+	if e.Limits.RuntimeClass != "" {
+		runtimes = append([]string{e.Limits.RuntimeClass}, runtimes...)
+	}
+	if host.DefaultPriorityClass != "" {
+		// What a pod has that names none.
+		priorities = append([]string{host.DefaultPriorityClass}, priorities...)
 	}
 	return &corev1.Namespace{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
@@ -41,7 +52,34 @@ func Namespace(e tenancy.Effective) *corev1.Namespace {
 				api.AnnotationHosts:          strings.Join(e.Limits.Hosts, ","),
 				api.AnnotationIngressClasses: strings.Join(e.Limits.IngressClasses, ","),
 				api.AnnotationGateways:       strings.Join(e.Limits.Gateways, ","),
+				// What pods and claims may ask of the host.
+				api.AnnotationNodeSelector:    labels.Set(e.Limits.NodeSelector).String(),
+				api.AnnotationRuntimeClass:    e.Limits.RuntimeClass,
+				api.AnnotationRuntimeClasses:  strings.Join(sorted(runtimes), ","),
+				api.AnnotationPriorityClasses: strings.Join(sorted(priorities), ","),
+				api.AnnotationStorageClasses:  strings.Join(e.Limits.StorageClasses, ","),
+				api.AnnotationTolerations:     strings.Join(tolerations(e.Limits.Tolerations), ","),
 			},
 		},
 	}
+}
+
+// tolerations are entries of a limit for the policy that compares them.
+func tolerations(entries []corev1.Toleration) []string {
+	texts := make([]string, 0, len(entries))
+	for _, entry := range entries {
+		operator, seconds := entry.Operator, ""
+		if operator == "" {
+			operator = corev1.TolerationOpEqual
+		}
+		if entry.TolerationSeconds != nil {
+			seconds = strconv.FormatInt(*entry.TolerationSeconds, 10)
+		}
+		texts = append(texts, strings.Join([]string{entry.Key, string(operator), entry.Value, string(entry.Effect), seconds}, "|"))
+	}
+	return sorted(texts)
+}
+
+func sorted(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(names)))
 }

@@ -249,7 +249,7 @@ func has(list corev1.ResourceList, name corev1.ResourceName) bool {
 
 // NotApplied names what is asked for and this release stores without acting upon
 // it: of the tenant's own spec as paths into it, and limits from wherever.
-func NotApplied(t *api.Tenant, e Effective) []string {
+func NotApplied(t *api.Tenant, _ Effective) []string {
 	var paths []string
 	note := func(asked bool, path string) {
 		if asked {
@@ -257,12 +257,6 @@ func NotApplied(t *api.Tenant, e Effective) []string {
 		}
 	}
 	note(len(t.Spec.Templates) > 0, "spec.templates")
-	l := e.Limits
-	if e.Type == api.Namespace {
-		note(l.RuntimeClass != "", "limits.runtimeClass")
-		note(len(l.NodeSelector) > 0, "limits.nodeSelector")
-		note(len(l.StorageClasses) > 0, "limits.storageClasses")
-	}
 	return paths
 }
 

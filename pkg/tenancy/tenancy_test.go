@@ -267,9 +267,8 @@ func TestNotApplied(t *testing.T) {
 	}
 	asked := tenant(api.TenantSpec{
 		Type: api.Namespace, Parent: "company", Templates: []api.TemplateRef{{Name: "t"}},
-		Limits: &api.Limits{RuntimeClass: "gvisor"},
 	})
-	want := []string{"spec.templates", "limits.runtimeClass"}
+	want := []string{"spec.templates"}
 	if diff := cmp.Diff(want, tenancy.NotApplied(asked, tenancy.Of(asked))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

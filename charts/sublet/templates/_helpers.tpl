@@ -23,6 +23,24 @@ app.kubernetes.io/component: manager
 system:serviceaccount:{{ .Release.Namespace }}:sublet-manager
 {{- end }}
 
+{{/* What the namespace of a tenant says, and whether an object is of the tenant's
+     control plane: a template of the tenant's could have the host's controllers
+     make a pod that says so. In a virtual cluster's namespace there is no such
+     template but the manager's. */}}
+{{- define "sublet.namespaceVariables" -}}
+- name: said
+  expression: "has(namespaceObject.metadata.annotations) ? namespaceObject.metadata.annotations : {}"
+- name: posing
+  expression: >-
+    has(object.metadata.labels) && 'sublet.dev/component' in object.metadata.labels &&
+    object.metadata.labels['sublet.dev/component'] in ['control-plane', 'fence'] &&
+    !('sublet.dev/tenant-type' in namespaceObject.metadata.labels && namespaceObject.metadata.labels['sublet.dev/tenant-type'] == 'VirtualCluster')
+- name: controlPlane
+  expression: >-
+    has(object.metadata.labels) && 'sublet.dev/component' in object.metadata.labels &&
+    object.metadata.labels['sublet.dev/component'] == 'control-plane' && !variables.posing
+{{- end }}
+
 {{/* Variables of the policies about names of hosts: those that may be claimed, and
      whether an update claims nothing else than before. */}}
 {{- define "sublet.claimVariables" -}}

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,11 +65,33 @@ func (r *Reconciler) hostOf(ctx context.Context) (isolation.Host, error) {
 		host.Ranges = append(host.Ranges, rangesOf(&nodes.Items[i])...)
 		host.PodRanges = append(host.PodRanges, nodes.Items[i].Spec.PodCIDRs...)
 	}
+	if host.DefaultPriorityClass, err = r.defaultPriorityClass(ctx); err != nil {
+		return isolation.Host{}, err
+	}
 	slices.Sort(host.PodRanges)
 	host.PodRanges = slices.Compact(host.PodRanges)
 	slices.Sort(host.Ranges)
 	host.Ranges = slices.Compact(host.Ranges)
 	return host, nil
+}
+
+// defaultPriorityClass is what the host gives to pods that name none: of several
+// that say so the lowest, as its admission has it.
+func (r *Reconciler) defaultPriorityClass(ctx context.Context) (string, error) {
+	list := &schedulingv1.PriorityClassList{}
+	if err := r.Client.List(ctx, list); err != nil {
+		return "", fmt.Errorf("list the host's priority classes: %w", err)
+	}
+	var lowest *schedulingv1.PriorityClass
+	for i := range list.Items {
+		if class := &list.Items[i]; class.GlobalDefault && (lowest == nil || class.Value < lowest.Value) {
+			lowest = class
+		}
+	}
+	if lowest == nil {
+		return "", nil
+	}
+	return lowest.Name, nil
 }
 
 func (r *Reconciler) apiServers(ctx context.Context) ([]isolation.Endpoint, error) {

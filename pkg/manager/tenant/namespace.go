@@ -22,6 +22,7 @@ type namespacePhase struct {
 	live            client.Reader
 	applier         *apply.Applier
 	systemNamespace string
+	host            func(context.Context) (isolation.Host, error)
 }
 
 func (namespacePhase) Condition() string { return api.ConditionNamespaceReady }
@@ -30,7 +31,11 @@ func (p namespacePhase) Run(ctx context.Context, s *state) error {
 	if err := tenancy.ValidateNamespace(s.tenant, p.systemNamespace); err != nil {
 		return &blocked{reasonNamespaceReserved, err.Error()}
 	}
-	want := isolation.Namespace(s.effective)
+	host, err := p.host(ctx)
+	if err != nil {
+		return err
+	}
+	want := isolation.Namespace(s.effective, host)
 	current, made, err := p.ensure(ctx, want)
 	if err != nil {
 		return err

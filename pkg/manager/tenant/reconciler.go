@@ -80,13 +80,13 @@ func (r *Reconciler) phases(t api.TenantType) []phase {
 		return []phase{accessPhase{r.Client, r.Applier, r.hostOf}}
 	case api.Namespace:
 		return []phase{
-			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
+			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace, r.hostOf},
 			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways, r.Shares},
 			accessPhase{r.Client, r.Applier, r.hostOf},
 		}
 	default:
 		return []phase{
-			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace},
+			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace, r.hostOf},
 			groundworkPhase{r.Client, r.Live, r.Applier, r.serviceRanges, r.hostAPI, r.Now},
 			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways, r.Shares},
 			accessPhase{r.Client, r.Applier, r.hostOf},

@@ -10,6 +10,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/fields"
@@ -147,6 +148,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 		Watches(&discoveryv1.EndpointSlice{}, virtual).
 		Watches(&corev1.Node{}, every, withRanges()).
 		Watches(&storagev1.StorageClass{}, virtual).
+		Watches(&schedulingv1.PriorityClass{}, every, builder.WithPredicates(predicate.NewPredicateFuncs(isDefault))).
 		WatchesRawSource(source.Channel(r.SharesChanged, &handler.EnqueueRequestForObject{})).
 		WatchesRawSource(source.Channel(r.drains.init(ctx, watcher), &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency})
@@ -323,6 +325,11 @@ func requests(names ...string) []reconcile.Request {
 
 // withRanges lets through what changes the ranges of the cluster: a node
 // reports itself often, and every fence depends on its addresses.
+func isDefault(object client.Object) bool {
+	class, ok := object.(*schedulingv1.PriorityClass)
+	return ok && class.GlobalDefault
+}
+
 func withRanges() builder.Predicates {
 	return builder.WithPredicates(predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
