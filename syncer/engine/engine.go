@@ -117,6 +117,8 @@ type Engine struct {
 	futile map[write]translate.Object
 	// minted are Secrets with tokens that are not in the cache yet.
 	minted map[request]*corev1.Secret
+	// bound objects have been bound since their tokens were last looked at.
+	bound map[request]bool
 	// busy objects are being reconciled.
 	busy map[request]bool
 	// held objects are being changed on the host ahead of their virtual one.
@@ -199,6 +201,7 @@ func New(o Options) (*Engine, error) {
 		abandoned: map[request]time.Time{},
 		busy:      map[request]bool{},
 		minted:    map[request]*corev1.Secret{},
+		bound:     map[request]bool{},
 	}
 	e.fresh, e.queue, e.tokenQueue = e.newQueue(), e.newQueue(), e.newQueue()
 

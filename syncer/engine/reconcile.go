@@ -498,6 +498,7 @@ func (e *Engine) status(ctx context.Context, r request, in translate.Input[trans
 			if err := r.kind.virtual.bind(ctx, in.Virtual, binding); err != nil && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("bind virtual %s %q: %w", r.kind.Resource, r.NamespacedName, err)
 			}
+			e.noteBound(r)
 			return nil // The binding comes back as a change.
 		}
 	}

@@ -31,11 +31,23 @@ const (
 //
 //	Kind.Tokens ─► TokenRequest (tenant's API) ─► host Secret, owned by the host object
 func (e *Engine) refreshTokens(ctx context.Context, r request) error {
+	bound := e.justBound(r)
 	virtual := r.kind.virtual.object(r.Namespace, r.Name)
 	if virtual == nil || virtual.GetDeletionTimestamp() != nil {
 		return nil
 	}
 	tokens := r.kind.Tokens(virtual)
+	if len(tokens) == 0 && bound {
+		// The cache may be behind, and a kubelet waits already.
+		found, err := r.kind.virtual.get(ctx, r.Namespace, r.Name)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read virtual %s %q: %w", r.kind.Resource, r.NamespacedName, err)
+		}
+		virtual, tokens = found, r.kind.Tokens(found)
+	}
 	if len(tokens) == 0 {
 		return nil
 	}
@@ -91,6 +103,27 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 		e.minted[r] = written.(*corev1.Secret)
 	}
 	return nil // The Secret comes back as a change, and sets the alarm.
+}
+
+// noteBound has tokens looked at that may not have been issued before an object
+// was bound.
+func (e *Engine) noteBound(r request) {
+	if r.kind.Tokens == nil {
+		return
+	}
+	e.mu.Lock()
+	e.bound[r] = true
+	e.mu.Unlock()
+	e.tokenQueue.Add(r)
+}
+
+// justBound tells, once, that an object has been bound.
+func (e *Engine) justBound(r request) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	bound := e.bound[r]
+	delete(e.bound, r)
+	return bound
 }
 
 // justMinted is a Secret that the cache does not know yet.
