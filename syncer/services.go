@@ -70,6 +70,9 @@ func (s *Syncer) AllocateService(ctx context.Context, svc, old *corev1.Service, 
 		// tenant's own allocator makes up something better.
 		return nil
 	}
+	if e := s.running(); e != nil {
+		e.Wrote(serviceKind(), a.input.Host)
+	}
 	decided, err := a.kind.Status(a.input)
 	if err != nil {
 		return err

@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -104,6 +103,8 @@ type Engine struct {
 	tokenQueue workqueue.TypedRateLimitingInterface[request]
 	// events exists while Run does.
 	events record.EventRecorder
+	// begun tells that both sides have been read.
+	begun atomic.Bool
 
 	// noting keeps what two handlers find out about one object in order.
 	noting sync.Mutex
@@ -115,10 +116,11 @@ type Engine struct {
 	// futile remembers writes of which a server kept less than was written, so
 	// that they are not repeated for ever.
 	futile map[write]translate.Object
-	// minted are Secrets with tokens that are not in the cache yet.
-	minted map[request]*corev1.Secret
 	// bound objects have been bound since their tokens were last looked at.
 	bound map[request]bool
+	// made are the Unwatched ones that the tenant has, or may have from an
+	// earlier run.
+	made map[request]bool
 	// busy objects are being reconciled.
 	busy map[request]bool
 	// held objects are being changed on the host ahead of their virtual one.
@@ -200,8 +202,8 @@ func New(o Options) (*Engine, error) {
 		held:      map[request]*hold{},
 		abandoned: map[request]time.Time{},
 		busy:      map[request]bool{},
-		minted:    map[request]*corev1.Secret{},
 		bound:     map[request]bool{},
+		made:      map[request]bool{},
 	}
 	e.fresh, e.queue, e.tokenQueue = e.newQueue(), e.newQueue(), e.newQueue()
 
@@ -295,7 +297,7 @@ func (e *Engine) addKinds(virtual, host *client) error {
 	if err != nil {
 		return err
 	}
-	e.tokens = &source{resource: onHost, side: translate.Host, namespace: e.Tenant.HostNamespace, selector: e.ours(api.ComponentSynced)}
+	e.tokens = &source{resource: onHost, side: translate.Host, namespace: e.Tenant.HostNamespace, selector: e.ours(api.ComponentSynced), now: e.Clock.Now}
 	e.sources[sourceKey{translate.Host, secrets.GroupKind()}] = e.tokens
 	return nil
 }
@@ -311,8 +313,8 @@ func (e *Engine) newKind(any translate.Any, virtual, host *client) (*kind, error
 	if err != nil {
 		return nil, err
 	}
-	k.virtual = &source{resource: onVirtual, side: translate.Virtual, metadataOnly: any.WhenReferenced && !k.fromHost()}
-	k.host = &source{resource: onHost, side: translate.Host, prune: any.PruneHost}
+	k.virtual = &source{resource: onVirtual, side: translate.Virtual, metadataOnly: any.WhenReferenced && !k.fromHost(), now: e.Clock.Now}
+	k.host = &source{resource: onHost, side: translate.Host, prune: any.PruneHost, now: e.Clock.Now}
 	if any.Namespaced {
 		k.host.namespace = e.Tenant.HostNamespace
 	}
@@ -362,7 +364,7 @@ func (e *Engine) addRead(c *client, side translate.Side, namespace string, objec
 	if err != nil {
 		return err
 	}
-	to[key] = &source{resource: r, side: side, namespace: namespace}
+	to[key] = &source{resource: r, side: side, namespace: namespace, now: e.Clock.Now}
 	return nil
 }
 
@@ -408,6 +410,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("reading both sides: %w", context.Cause(ctx))
 	}
 	logger.Info("Synced caches, starting workers")
+	e.begun.Store(true)
 	if e.Synced != nil {
 		e.Synced()
 	}
@@ -550,6 +553,9 @@ func (e *Engine) handlerOf(own *kind, key sourceKey, s *source) func(before, aft
 		switch {
 		case own == nil:
 		case own.fromHost() && s.side == translate.Host:
+			if own.Unwatched && after != nil && !e.begun.Load() {
+				e.setMade(request{own, name})
+			}
 			e.noteRefs(request{own, name}, types.NamespacedName{})
 			e.add(request{own, name})
 		case own.fromHost():
@@ -794,11 +800,30 @@ func (e *Engine) isHeld(r request) bool {
 // later one.
 func (e *Engine) hasSeen(r request, version string) bool {
 	virtual := r.kind.virtual.cached(r.Namespace, r.Name)
-	if virtual == nil {
-		return false
+	return virtual != nil && atLeast(virtual.GetResourceVersion(), version)
+}
+
+// Wrote tells of a host object that somebody else has written for the tenant,
+// who Holds its virtual one: the engine does not take it for missing.
+func (e *Engine) Wrote(of schema.GroupKind, host translate.Object) {
+	for _, k := range e.kinds {
+		if k.GroupKind() == of && !k.fromHost() {
+			k.host.wrote(host)
+		}
 	}
-	order, err := resourceversion.CompareResourceVersion(virtual.GetResourceVersion(), version)
-	return err == nil && order >= 0
+}
+
+// behind tells for how long at most to wait until both caches show what the
+// engine has written of an object; 0 if they do.
+func (e *Engine) behind(r request) time.Duration {
+	if r.kind.fromHost() {
+		if r.kind.Namespaced || r.kind.Unwatched {
+			return 0
+		}
+		return r.kind.virtual.behind(types.NamespacedName{Name: r.Name})
+	}
+	host := types.NamespacedName{Namespace: e.Tenant.HostNamespace, Name: translate.HostName(r.Namespace, r.Name)}
+	return max(r.kind.virtual.behind(r.NamespacedName), r.kind.host.behind(host))
 }
 
 // isAbandoned tells, once, whether the request that made a host object ahead of

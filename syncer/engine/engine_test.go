@@ -42,12 +42,17 @@ func testEngine(t *testing.T, kinds ...translate.Any) (*Engine, *testclock.FakeC
 
 func testEngineAt(t *testing.T, virtual string, kinds ...translate.Any) (*Engine, *testclock.FakeClock) {
 	t.Helper()
+	return testEngineBetween(t, virtual, "host.invalid", kinds...)
+}
+
+func testEngineBetween(t *testing.T, virtual, host string, kinds ...translate.Any) (*Engine, *testclock.FakeClock) {
+	t.Helper()
 	clock := testclock.NewFakeClock(time.Unix(1000, 0))
 	e, err := New(Options{
 		Tenant:  translate.NewTenant(api.ControlPlaneConfig{Tenant: "acme", HostNamespace: "acme-host"}, nil),
 		Kinds:   kinds,
 		Virtual: &rest.Config{Host: virtual},
-		Host:    &rest.Config{Host: "host.invalid"},
+		Host:    &rest.Config{Host: host},
 		Clock:   clock,
 	})
 	if err != nil {

@@ -34,6 +34,11 @@ func (e *Engine) reconcile(ctx context.Context, r request) error {
 	if r.kind.Optional && !r.kind.active.Load() {
 		return nil
 	}
+	if left := e.behind(r); left > 0 {
+		// What comes brings us back; if nothing does, it is looked at anew.
+		e.queue.AddAfter(r, left)
+		return nil
+	}
 	if r.kind.fromHost() {
 		return e.reconcileFromHost(ctx, r)
 	}
@@ -445,6 +450,7 @@ func (e *Engine) taken(ctx context.Context, r request, in translate.Input[transl
 		return fmt.Errorf("read host %s %q: %w", r.kind.Resource, desired.GetName(), err)
 	}
 	if virtual, ours := e.Tenant.Owns(found); ours && virtual == r.NamespacedName {
+		r.kind.host.wrote(found) // By us, though we were not told so, or by an earlier run.
 		return errAgain
 	}
 	if e.Tenant.Strayed(found, r.NamespacedName) {
@@ -495,12 +501,16 @@ func (e *Engine) writeHost(ctx context.Context, r request, in translate.Input[tr
 func (e *Engine) status(ctx context.Context, r request, in translate.Input[translate.Object]) error {
 	if r.kind.Bind != nil {
 		if binding := r.kind.Bind(in); binding != nil {
+			if r.kind.virtual.isBound(in.Virtual) {
+				return nil
+			}
 			if err := r.kind.virtual.bind(ctx, in.Virtual, binding); err != nil && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("bind virtual %s %q: %w", r.kind.Resource, r.NamespacedName, err)
 			}
 			e.noteBound(r)
 			return nil // The binding comes back as a change.
 		}
+		r.kind.virtual.showsBinding(in.Virtual)
 	}
 	if r.kind.Status == nil {
 		return nil
@@ -624,6 +634,7 @@ func (e *Engine) forget(r request) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.refused, r)
+	delete(e.made, r)
 	for _, side := range []translate.Side{translate.Virtual, translate.Host} {
 		for _, subresource := range []string{"", "status"} {
 			delete(e.futile, write{r, side, subresource})
@@ -660,26 +671,61 @@ func (e *Engine) reconcileFromHost(ctx context.Context, r request) error {
 	if want == nil {
 		return e.withdraw(ctx, r, in.Virtual)
 	}
+	if r.kind.Unwatched && e.isMade(r) {
+		if in.Virtual, err = e.readVirtual(ctx, r, want); err != nil {
+			return err
+		}
+	}
 	if in.Virtual == nil {
-		_, err := r.kind.virtual.create(ctx, want)
-		switch {
-		case err == nil || gone(err):
-			return nil
-		case !apierrors.IsAlreadyExists(err):
-			return fmt.Errorf("create virtual %s %q: %w", r.kind.Resource, want.GetName(), err)
-		case !r.kind.Unwatched:
-			return errAgain
-		}
-		in.Virtual, err = r.kind.virtual.get(ctx, want.GetNamespace(), want.GetName())
-		if apierrors.IsNotFound(err) {
-			return errAgain
-		}
-		if err != nil {
-			return fmt.Errorf("read virtual %s %q: %w", r.kind.Resource, want.GetName(), err)
-		}
+		return e.show(ctx, r, want)
 	}
 	identify(want, in.Virtual)
 	return e.writeVirtual(ctx, r, in.Virtual, want)
+}
+
+// show makes the virtual object of a host object.
+func (e *Engine) show(ctx context.Context, r request, want translate.Object) error {
+	_, err := r.kind.virtual.create(ctx, want)
+	if gone(err) {
+		return nil
+	}
+	exists := apierrors.IsAlreadyExists(err)
+	if err != nil && !exists {
+		return fmt.Errorf("create virtual %s %q: %w", r.kind.Resource, want.GetName(), err)
+	}
+	if r.kind.Unwatched {
+		e.setMade(r)
+	}
+	if exists {
+		return errAgain
+	}
+	return nil
+}
+
+// readVirtual reads an object that the cache does not hold; nil if there is none.
+func (e *Engine) readVirtual(ctx context.Context, r request, like translate.Object) (translate.Object, error) {
+	found, err := r.kind.virtual.get(ctx, like.GetNamespace(), like.GetName())
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read virtual %s %q: %w", r.kind.Resource, like.GetName(), err)
+	}
+	return found, nil
+}
+
+// setMade remembers that the tenant has, or may have, what stands for a host
+// object: it is read first when that changes, and made at once if not.
+func (e *Engine) setMade(r request) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.made[r] = true
+}
+
+func (e *Engine) isMade(r request) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.made[r]
 }
 
 // original is the host object that the tenant is to see, or nil.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,15 +30,26 @@ type source struct {
 
 	store      cache.Indexer
 	controller cache.Controller
+	// writes are the engine's own that the store does not show yet.
+	writes ownWrites
+	now    func() time.Time
 	// missing is for saying once that the host does not serve the kind.
 	missing sync.Once
 }
 
 const namespaceIndex = "namespace"
 
-// start must be called before run; changed gets the object as it was and as it
+// start must be called before run; handle gets the object as it was and as it
 // is, either of them nil.
-func (s *source) start(changed func(before, after metav1.Object)) error {
+func (s *source) start(handle func(before, after metav1.Object)) error {
+	changed := func(before, after metav1.Object) {
+		object := after
+		if object == nil {
+			object = before
+		}
+		s.remembered(nameOf(object)) // It need not be any longer if this is it.
+		handle(before, after)
+	}
 	lw := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.LabelSelector = s.selector

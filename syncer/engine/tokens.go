@@ -59,10 +59,11 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 		return nil
 	}
 	name := translate.TokenSecretName(r.Namespace, r.Name)
-	have, _ := e.tokens.object(e.Tenant.HostNamespace, name).(*corev1.Secret)
-	if have == nil {
-		have = e.justMinted(r)
+	if left := e.tokens.behind(types.NamespacedName{Namespace: e.Tenant.HostNamespace, Name: name}); left > 0 {
+		e.tokenQueue.AddAfter(r, left)
+		return nil
 	}
+	have, _ := e.tokens.object(e.Tenant.HostNamespace, name).(*corev1.Secret)
 	if have != nil && e.lasting(r, have, host, tokens) {
 		return nil
 	}
@@ -77,16 +78,15 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
-	var written translate.Object
 	if have == nil {
-		written, err = e.tokens.create(ctx, want)
+		_, err = e.tokens.create(ctx, want)
 		if apierrors.IsAlreadyExists(err) {
 			have, err = e.foundTokens(ctx, want)
 		}
 	}
 	if err == nil && have != nil {
 		want.ResourceVersion = have.ResourceVersion
-		written, err = e.tokens.update(ctx, want, "")
+		_, err = e.tokens.update(ctx, want, "")
 	}
 	if apierrors.IsNotFound(err) {
 		return errAgain // Collected with its owner, an earlier host object.
@@ -96,11 +96,6 @@ func (e *Engine) refreshTokens(ctx context.Context, r request) error {
 	}
 	if err != nil {
 		return fmt.Errorf("write the tokens of %s %q: %w", r.kind.Resource, r.NamespacedName, err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.tokens.object(e.Tenant.HostNamespace, name) == nil {
-		e.minted[r] = written.(*corev1.Secret)
 	}
 	return nil // The Secret comes back as a change, and sets the alarm.
 }
@@ -124,13 +119,6 @@ func (e *Engine) justBound(r request) bool {
 	bound := e.bound[r]
 	delete(e.bound, r)
 	return bound
-}
-
-// justMinted is a Secret that the cache does not know yet.
-func (e *Engine) justMinted(r request) *corev1.Secret {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.minted[r]
 }
 
 // over tells whether an object needs no tokens any more.
@@ -218,14 +206,10 @@ func (e *Engine) tokensChanged(secret metav1.Object) {
 	annotations := secret.GetAnnotations()
 	for _, k := range e.kinds {
 		if k.Tokens != nil && k.GroupVersionKind.Kind == annotations[api.AnnotationTokensOf] {
-			r := request{k, types.NamespacedName{
+			e.tokenQueue.Add(request{k, types.NamespacedName{
 				Namespace: annotations[api.AnnotationVirtualNamespace],
 				Name:      annotations[api.AnnotationVirtualName],
-			}}
-			e.mu.Lock()
-			delete(e.minted, r) // The cache knows it now.
-			e.mu.Unlock()
-			e.tokenQueue.Add(r)
+			}})
 		}
 	}
 }
