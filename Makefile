@@ -163,8 +163,9 @@ conformance-page: .cache/bin/conformance ## render the last reports of tenant an
 	@.cache/bin/conformance -page docs/conformance.md
 
 .PHONY: soak
+soak: TENANT = soak
 soak: build tools up ## random writes, meddling and kills for DURATION=30m on TENANT=soak; then both sides must agree; report in bench/out
-	@go run ./hack/soak -duration $(or $(DURATION),30m) -tenant $(or $(TENANT),soak) $(if $(SEED),-seed $(SEED))
+	@go run ./hack/soak -duration $(or $(DURATION),30m) -tenant $(TENANT) $(if $(SEED),-seed $(SEED))
 
 .PHONY: bench
 bench: build tools up ## measure the budgets; JSON under bench/out, a table in docs/performance.md

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -17,10 +18,10 @@ import (
 type comparison struct {
 	// Compared is how many pairs were looked at, of each kind.
 	Compared map[string]int
-	// Refused objects have no place on the host for a reason that the tenant was
+	// NotAllowed objects have no place on the host for a reason that the tenant was
 	// told.
-	Refused  int
-	Problems []string
+	NotAllowed int
+	Problems   []string
 }
 
 // compare recomputes, with the pure translation, what each object should be on
@@ -41,7 +42,7 @@ func (s *snapshot) compare(all []translate.Any) comparison {
 		for _, host := range s.objects[translate.Host][kind.GroupKind()] {
 			if virtual, ours := s.tenant.Owns(host); ours {
 				onHost[virtual] = host
-			} else if host.GetLabels()[api.LabelComponent] == api.ComponentSynced && host.GetAnnotations()[api.AnnotationTokensOf] == "" {
+			} else if s.leftover(host) {
 				problem(kindName, host.GetName(), "on the host it has our labels, and stands for nothing")
 			}
 		}
@@ -67,6 +68,15 @@ func (s *snapshot) compare(all []translate.Any) comparison {
 	return c
 }
 
+// leftover tells whether a host object claims to be the tenant's and is neither
+// tokens of a pod nor what a controller of the host has made of a synced object,
+// with its labels.
+func (s *snapshot) leftover(host translate.Object) bool {
+	made := metav1.GetControllerOf(host)
+	return host.GetLabels()[api.LabelComponent] == api.ComponentSynced &&
+		host.GetAnnotations()[api.AnnotationTokensOf] == "" && made == nil
+}
+
 // pair compares one virtual object with its host object.
 func (s *snapshot) pair(kind translate.Any, virtual, host translate.Object, names translate.Names, c *comparison) error {
 	in := translate.Input[translate.Object]{Tenant: s.tenant, Virtual: virtual, Host: host, Names: names}
@@ -82,7 +92,7 @@ func (s *snapshot) pair(kind translate.Any, virtual, host translate.Object, name
 	}
 	desired, err := kind.ToHost(in)
 	if err != nil {
-		c.Refused++
+		c.NotAllowed++
 		return nil
 	}
 	switch {

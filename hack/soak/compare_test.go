@@ -72,6 +72,9 @@ func TestCompare(t *testing.T) {
 		"missing on the host":                {change: func(s *snapshot) { s.objects[translate.Host][schema.GroupKind{Kind: "Pod"}] = nil }, want: "Pod default/web: it is not on the host"},
 		"left behind on the host":            {change: func(s *snapshot) { s.objects[translate.Virtual][schema.GroupKind{Kind: "Service"}] = nil }, want: "Service default/web: it is gone in the tenant"},
 		"for an earlier object of that name": {change: func(s *snapshot) { s.first(translate.Virtual, "Service").SetUID("another") }, want: `Service default/web: on the host it stands for uid "uid-of-web"`},
+		"a copy of no one": {change: func(s *snapshot) {
+			s.put(translate.Host, "Service", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "copy", Labels: map[string]string{api.LabelComponent: api.ComponentSynced}}})
+		}, want: "Service copy: on the host it has our labels"},
 		"no longer needed": {change: func(s *snapshot) {
 			s.first(translate.Virtual, "Pod").(*corev1.Pod).Spec.Volumes = nil
 		}, want: "ConfigMap default/used: nothing refers to it"},

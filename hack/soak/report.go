@@ -51,7 +51,7 @@ func (r *report) finish(o options, stdout io.Writer) error {
 	for _, n := range r.Compared {
 		pairs += n
 	}
-	fmt.Fprintf(stdout, "%d objects compared on both sides %v, %d of them refused; at rest after %s: %t\n", pairs, r.Compared, r.Refused, r.QuietAfter, r.Quiet)
+	fmt.Fprintf(stdout, "%d objects compared on both sides %v, %d of them not allowed; at rest after %s: %t\n", pairs, r.Compared, r.NotAllowed, r.QuietAfter, r.Quiet)
 	for _, list := range [][]string{r.Lost, r.Problems} {
 		for _, problem := range list {
 			fmt.Fprintln(stdout, "-", problem)

@@ -30,14 +30,13 @@ func (t *target) snapshot(ctx context.Context) (*snapshot, error) {
 	}
 	s := &snapshot{tenant: tenant, objects: map[translate.Side]map[schema.GroupKind][]translate.Object{translate.Virtual: {}, translate.Host: {}}}
 	for _, kind := range kinds.All() {
-		if kind.ToHost == nil {
-			continue
+		if kind.Unwatched {
+			continue // Nothing is kept of it on the tenant's side, or compared.
 		}
-		if err := t.read(ctx, s, translate.Virtual, kind.GroupVersionKind, kind.Resource); err != nil {
-			return nil, err
-		}
-		if err := t.read(ctx, s, translate.Host, kind.GroupVersionKind, kind.Resource); err != nil {
-			return nil, err
+		for _, side := range []translate.Side{translate.Virtual, translate.Host} {
+			if err := t.read(ctx, s, side, kind.GroupVersionKind, kind.Resource); err != nil {
+				return nil, err
+			}
 		}
 		for side, reads := range map[translate.Side][]translate.Object{translate.Virtual: kind.ReadsVirtual, translate.Host: kind.ReadsHost} {
 			for _, object := range reads {
@@ -50,12 +49,6 @@ func (t *target) snapshot(ctx context.Context) (*snapshot, error) {
 					return nil, err
 				}
 			}
-		}
-	}
-	node := schema.GroupVersionKind{Version: "v1", Kind: "Node"}
-	for _, side := range []translate.Side{translate.Virtual, translate.Host} {
-		if err := t.read(ctx, s, side, node, "nodes"); err != nil {
-			return nil, err
 		}
 	}
 	return s, nil

@@ -106,6 +106,7 @@ func (t *target) clients(config *rest.Config, address string) (*kubernetes.Clien
 	config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	config.QPS = -1
 	config.Timeout = requestTimeout
+	config.WarningHandler = rest.NoWarnings{} // What is random is odd at times.
 	typed, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, nil, err
