@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -34,7 +36,7 @@ func (t *target) snapshot(ctx context.Context) (*snapshot, error) {
 			continue // Nothing is kept of it on the tenant's side, or compared.
 		}
 		for _, side := range []translate.Side{translate.Virtual, translate.Host} {
-			if err := t.read(ctx, s, side, kind.GroupVersionKind, kind.Resource); err != nil {
+			if err := t.read(ctx, s, side, kind.GroupVersionKind, kind.Resource, kind.New); err != nil {
 				return nil, err
 			}
 		}
@@ -45,7 +47,10 @@ func (t *target) snapshot(ctx context.Context) (*snapshot, error) {
 					return nil, err
 				}
 				plural, _ := meta.UnsafeGuessKindToResource(gvks[0])
-				if err := t.read(ctx, s, side, gvks[0], plural.Resource); err != nil {
+				empty := func() translate.Object {
+					return reflect.New(reflect.TypeOf(object).Elem()).Interface().(translate.Object)
+				}
+				if err := t.read(ctx, s, side, gvks[0], plural.Resource, empty); err != nil {
 					return nil, err
 				}
 			}
@@ -56,7 +61,7 @@ func (t *target) snapshot(ctx context.Context) (*snapshot, error) {
 
 // read lists all objects of a kind on one side; on the host those of the
 // tenant's namespace, if the kind has namespaces.
-func (t *target) read(ctx context.Context, s *snapshot, side translate.Side, gvk schema.GroupVersionKind, plural string) error {
+func (t *target) read(ctx context.Context, s *snapshot, side translate.Side, gvk schema.GroupVersionKind, plural string, empty func() translate.Object) error {
 	if _, done := s.objects[side][gvk.GroupKind()]; done {
 		return nil
 	}
@@ -77,16 +82,16 @@ func (t *target) read(ctx context.Context, s *snapshot, side translate.Side, gvk
 		return fmt.Errorf("list %s %s: %w", side, plural, err)
 	}
 	for i := range list.Items {
-		made, err := scheme.Scheme.New(gvk)
-		if err != nil {
-			return err
+		object := empty()
+		if _, untyped := object.(*unstructured.Unstructured); untyped {
+			object = &list.Items[i]
+		} else {
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, object); err != nil {
+				return fmt.Errorf("%s %s: %w", side, plural, err)
+			}
+			// As in the caches of the syncer.
+			object.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 		}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, made); err != nil {
-			return fmt.Errorf("%s %s: %w", side, plural, err)
-		}
-		object := made.(translate.Object)
-		// As in the caches of the syncer.
-		object.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 		object.SetManagedFields(nil)
 		s.objects[side][gvk.GroupKind()] = append(s.objects[side][gvk.GroupKind()], object)
 	}
