@@ -98,7 +98,7 @@ Interrupted and run again with the same flags, it goes on where it was.`,
 		}),
 	}
 	flags := cmd.Flags()
-	flags.StringArrayVarP(&o.files, "filename", "f", nil, "file with Tenants to make, as YAML or JSON, - for standard input; may be repeated")
+	flags.StringArrayVarP(&o.files, "filename", "f", nil, "file with Tenants to make, and Templates for them, as YAML or JSON, - for standard input; may be repeated")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if len(o.files) == 0 {
 			return nil
@@ -517,7 +517,7 @@ func specDifferences(old, wanted api.TenantSpec) ([]string, error) {
 	return treeDifferences("spec", before, after), nil
 }
 
-func tree(spec api.TenantSpec) (any, error) {
+func tree(spec any) (any, error) {
 	content, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err

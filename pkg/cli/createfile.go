@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
@@ -36,12 +39,19 @@ func checkFlags(flags, inherited *pflag.FlagSet) error {
 	return err
 }
 
-// runFiles makes the tenants of files, those above first.
+// written are the objects of a file.
+type written struct {
+	templates []*api.Template
+	tenants   []*api.Tenant
+}
+
+// runFiles makes the templates and the tenants of files, tenants above first.
 func (o *createOptions) runFiles(ctx context.Context) error {
-	tenants, err := o.readFiles()
+	objects, err := o.readFiles()
 	if err != nil {
 		return err
 	}
+	tenants := objects.tenants
 	if o.dryRun == "client" {
 		return o.reportAll(tenants, "would be created (dry run, the host was not asked)")
 	}
@@ -52,6 +62,12 @@ func (o *createOptions) runFiles(ctx context.Context) error {
 	progress := newProgress(o.Stderr)
 	defer progress.End()
 	started := time.Now()
+	for _, template := range objects.templates {
+		progress.Step("template %s: asking the host to make it", template.Name)
+		if err := o.ensureTemplate(ctx, clients, template); err != nil {
+			return fmt.Errorf("template %q: %w", template.Name, err)
+		}
+	}
 	var made []*api.Tenant
 	for _, tenant := range tenants {
 		progress.Step("tenant %s: asking the host to make it", tenant.Name)
@@ -95,32 +111,39 @@ func (o *createOptions) reportAll(tenants []*api.Tenant, what string) error {
 	return o.output.object(o.Stdout, list)
 }
 
-// readFiles reads the tenants of all files, and orders them.
-func (o *createOptions) readFiles() ([]*api.Tenant, error) {
-	var tenants []*api.Tenant
+// readFiles reads the objects of all files, and orders the tenants.
+func (o *createOptions) readFiles() (written, error) {
+	var all written
 	for _, file := range o.files {
 		content, err := o.readFile(file)
 		if err != nil {
-			return nil, usagef("reading %s: %v", file, err)
+			return all, usagef("reading %s: %v", file, err)
 		}
-		found, err := readTenants(content)
+		found, err := readObjects(content)
 		if err != nil {
-			return nil, usagef("%s: %v", file, err)
+			return all, usagef("%s: %v", file, err)
 		}
-		tenants = append(tenants, found...)
+		all.templates = append(all.templates, found.templates...)
+		all.tenants = append(all.tenants, found.tenants...)
 	}
-	if len(tenants) == 0 {
-		return nil, usagef("there is no tenant in %s", quoteList(o.files, "and"))
+	if len(all.tenants) == 0 {
+		return all, usagef("there is no tenant in %s", quoteList(o.files, "and"))
 	}
-	for i, tenant := range tenants {
-		if slices.ContainsFunc(tenants[:i], func(t *api.Tenant) bool { return t.Name == tenant.Name }) {
-			return nil, usagef("tenant %q is there twice", tenant.Name)
+	for i, template := range all.templates {
+		if slices.ContainsFunc(all.templates[:i], func(t *api.Template) bool { return t.Name == template.Name }) {
+			return all, usagef("template %q is there twice", template.Name)
+		}
+	}
+	for i, tenant := range all.tenants {
+		if slices.ContainsFunc(all.tenants[:i], func(t *api.Tenant) bool { return t.Name == tenant.Name }) {
+			return all, usagef("tenant %q is there twice", tenant.Name)
 		}
 		if err := checkTenant(tenant); err != nil {
-			return nil, err
+			return all, err
 		}
 	}
-	return parentsFirst(tenants), nil
+	all.tenants = parentsFirst(all.tenants)
+	return all, nil
 }
 
 func (o *createOptions) readFile(name string) ([]byte, error) {
@@ -130,36 +153,99 @@ func (o *createOptions) readFile(name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// readTenants reads Tenants, as YAML documents or JSON, strictly.
-func readTenants(content []byte) ([]*api.Tenant, error) {
-	var tenants []*api.Tenant
+// readObjects reads Tenants and Templates, as YAML documents or JSON, strictly.
+func readObjects(content []byte) (written, error) {
+	var all written
 	for reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content))); ; {
 		document, err := reader.Read()
 		if errors.Is(err, io.EOF) {
-			return tenants, nil
+			return all, nil
 		}
 		if err != nil {
-			return nil, err
+			return all, err
 		}
-		var kind metav1.TypeMeta
-		if err := yaml.Unmarshal(document, &kind); err != nil {
-			return nil, err
+		if err := all.read(document); err != nil {
+			return all, err
 		}
-		if kind == (metav1.TypeMeta{}) && len(bytes.TrimSpace(withoutComments(document))) == 0 {
-			continue
+	}
+}
+
+// read reads one object, or a list of them.
+func (w *written) read(document []byte) error {
+	var kind metav1.TypeMeta
+	if err := yaml.Unmarshal(document, &kind); err != nil {
+		return err
+	}
+	if kind == (metav1.TypeMeta{}) && len(bytes.TrimSpace(withoutComments(document))) == 0 {
+		return nil
+	}
+	ours := kind.APIVersion == api.GroupVersion.String()
+	switch {
+	case kind.APIVersion == "v1" && kind.Kind == "List":
+		var list struct {
+			metav1.TypeMeta `json:",inline"`
+			metav1.ListMeta `json:"metadata"`
+			Items           []json.RawMessage `json:"items"`
 		}
-		if kind.APIVersion != api.GroupVersion.String() || kind.Kind != "Tenant" {
-			return nil, fmt.Errorf("there is an object of kind %q in %q, and this makes Tenants of %s only: use kubectl apply", kind.Kind, kind.APIVersion, api.GroupVersion)
+		if err := yaml.UnmarshalStrict(document, &list); err != nil {
+			return err
 		}
+		for _, item := range list.Items {
+			if err := w.read(item); err != nil {
+				return err
+			}
+		}
+	case ours && kind.Kind == "Template":
+		template := &api.Template{}
+		if err := yaml.UnmarshalStrict(document, template); err != nil {
+			return err
+		}
+		w.templates = append(w.templates, template)
+	case ours && kind.Kind == "Tenant":
 		tenant := &api.Tenant{}
 		if err := yaml.UnmarshalStrict(document, tenant); err != nil {
-			return nil, err
+			return err
 		}
 		if tenant.Spec.Type == "" {
 			tenant.Spec.Type = api.VirtualCluster
 		}
-		tenants = append(tenants, tenant)
+		w.tenants = append(w.tenants, tenant)
+	default:
+		return fmt.Errorf("there is an object of kind %q in %q, and this makes Tenants and Templates of %s only: use kubectl apply", kind.Kind, kind.APIVersion, api.GroupVersion)
 	}
+	return nil
+}
+
+// ensureTemplate makes a template, or finds that it has been made before as it is.
+func (o *createOptions) ensureTemplate(ctx context.Context, clients *hostClients, template *api.Template) error {
+	options := metav1.CreateOptions{FieldManager: fieldOwner}
+	if o.dryRun == "server" {
+		options.DryRun = []string{metav1.DryRunAll}
+	}
+	err := clients.tenants.CreateTemplate(ctx, template, options)
+	if apierrors.IsInvalid(err) {
+		return hint(fmt.Errorf("the host refuses it: %w", err), "Mend what it names and run again.")
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	old, err := clients.tenants.GetTemplate(ctx, template.Name)
+	if err != nil {
+		return fmt.Errorf("it exists already: %w", err)
+	}
+	before, err := tree(old.Spec)
+	if err != nil {
+		return err
+	}
+	after, err := tree(template.Spec)
+	if err != nil {
+		return err
+	}
+	if differences := treeDifferences("spec", before, after); len(differences) > 0 {
+		return hint(fmt.Errorf("the name is taken, by another template:\n  %s", strings.Join(differences, "\n  ")),
+			"Choose another name, or change that one for all who use it: kubectl apply.")
+	}
+	return nil
 }
 
 func withoutComments(document []byte) []byte {

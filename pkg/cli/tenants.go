@@ -21,7 +21,8 @@ import (
 )
 
 const (
-	tenantResource = "tenants"
+	tenantResource   = "tenants"
+	templateResource = "templates"
 	// fieldOwner is who the host takes for the owner of the fields set here.
 	fieldOwner = "sublet"
 )
@@ -76,6 +77,16 @@ func (c *tenantClient) Create(ctx context.Context, tenant *api.Tenant, options m
 		return nil, err
 	}
 	return withKind(created), nil
+}
+
+// CreateTemplate makes a Template.
+func (c *tenantClient) CreateTemplate(ctx context.Context, template *api.Template, options metav1.CreateOptions) error {
+	return c.rest.Post().Resource(templateResource).VersionedParams(&options, c.params).Body(template).Do(ctx).Error()
+}
+
+func (c *tenantClient) GetTemplate(ctx context.Context, name string) (*api.Template, error) {
+	template := &api.Template{}
+	return template, c.rest.Get().Resource(templateResource).Name(name).Do(ctx).Into(template)
 }
 
 // Patch changes a Tenant by a JSON merge patch. A resource version in it makes the

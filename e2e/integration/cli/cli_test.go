@@ -17,13 +17,18 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/rogpeppe/go-internal/testscript"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/cli"
 	"github.com/sublet-dev/sublet/pkg/controlplane"
 	"github.com/sublet-dev/sublet/pkg/manager"
+	"github.com/sublet-dev/sublet/pkg/migrate"
 	"github.com/sublet-dev/sublet/pkg/pki"
 )
 
@@ -142,8 +147,31 @@ func (h *host) scripts(t *testing.T, dir string) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code":      code,
 			"interrupt": interrupt,
+			"apply":     h.apply,
 		},
 	})
+}
+
+// apply makes the objects of a file, whatever they are, kinds before what is of
+// them: apply FILE.
+func (h *host) apply(ts *testscript.TestScript, _ bool, args []string) {
+	objects, err := migrate.Read([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	c, err := client.New(h.config, client.Options{})
+	ts.Check(err)
+	for _, object := range objects {
+		// A kind that has just been made is served a moment later.
+		err := wait.PollUntilContextTimeout(context.Background(), 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+			err := c.Create(ctx, object.DeepCopy())
+			if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+				return false, nil
+			}
+			return true, client.IgnoreAlreadyExists(err)
+		})
+		if err != nil {
+			ts.Fatalf("%s %s: %v", object.GetKind(), object.GetName(), err)
+		}
+	}
 }
 
 // code runs a command and wants an exit code: code CODE COMMAND ARGS...
