@@ -66,6 +66,7 @@ type apiServer struct {
 	options    Options
 	config     *apiserverapp.Config
 	loopback   *loopback
+	storage    *storageBackend
 	certs      *certificates
 	aggregator *aggregatorapiserver.APIAggregator
 	kube       *kubeapiserver.Instance
@@ -82,7 +83,7 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 	if err != nil {
 		return nil, err
 	}
-	server := &apiServer{options: o, certs: certs, loopback: newLoopback(ctx), local: localAPIs{list: o.LocalAPIs}}
+	server := &apiServer{options: o, certs: certs, loopback: newLoopback(ctx), storage: &storageBackend{}, local: localAPIs{list: o.LocalAPIs}}
 	if o.EgressDialer != nil {
 		if server.egress, err = newEgress(o, opts, runDir); err != nil {
 			return nil, err
@@ -105,7 +106,7 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 		return nil, fmt.Errorf("API server options: %w", utilerrors.NewAggregate(errs))
 	}
 
-	config, err := newConfig(o, completed, server.loopback)
+	config, err := newConfig(o, completed, server.loopback, server.storage)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the API server: %w", err)
 	}
@@ -258,7 +259,11 @@ func apiServerOptions(o Options, certs *certificates, runDir string) (*apiserver
 	opts.SecureServing.BindPort = 0
 	opts.SecureServing.ServerCert.CertDirectory = ""
 
+	// For the allocators of Services alone: all else calls etcd without a
+	// connection, and compacts it, and asks for its health.
 	opts.Etcd.StorageConfig.Transport.ServerList = []string{etcdEndpoint(runDir)}
+	opts.Etcd.StorageConfig.CompactionInterval = 0
+	opts.Etcd.SkipHealthEndpoints = true
 	if o.Profile == ProfileTenant {
 		// Metrics that nobody reads, one query for each resource every minute.
 		opts.Etcd.StorageConfig.CountMetricPollPeriod = 0

@@ -230,10 +230,16 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	// Who keeps a control plane that has stopped does not keep all of it.
 	defer func() { c.server = nil }()
 	defer server.egress.close()
+	server.storage.open(storage)
+	defer server.storage.close()
 	if err := server.build(); err != nil {
 		return err
 	}
-	first, err := seed(ctx, storage.client, server.config.KubeAPIs.ControlPlane.StorageFactory, c.options)
+	var first bool
+	err = storage.call(func() (err error) {
+		first, err = seed(ctx, storage.client, server.config.KubeAPIs.ControlPlane.StorageFactory, c.options)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"k8s.io/klog/v2"
@@ -46,6 +47,7 @@ const (
 // unix socket alone.
 type etcd struct {
 	server *embed.Etcd
+	// client calls it without a connection.
 	client *clientv3.Client
 	// died tells why it cannot go on.
 	died     chan error
@@ -59,7 +61,7 @@ func startEtcd(ctx context.Context, dataDir, runDir string) (*etcd, error) {
 	config := etcdConfig(dataDir, runDir)
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdLogger(klog.FromContext(ctx).WithName("etcd"), e.fail))
 
-	if err := e.open(ctx, config, etcdEndpoint(runDir)); err != nil {
+	if err := e.open(ctx, config); err != nil {
 		e.stop()
 		return nil, dataDirError(dataDir, err)
 	}
@@ -68,7 +70,7 @@ func startEtcd(ctx context.Context, dataDir, runDir string) (*etcd, error) {
 }
 
 // open starts the member and waits until it leads.
-func (e *etcd) open(ctx context.Context, config *embed.Config, endpoint string) error {
+func (e *etcd) open(ctx context.Context, config *embed.Config) error {
 	started := make(chan error, 1)
 	go func() {
 		// etcd's loggers end the goroutine that logs something fatal, see
@@ -110,22 +112,29 @@ func (e *etcd) open(ctx context.Context, config *embed.Config, endpoint string) 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints:   []string{endpoint},
-		DialTimeout: 5 * time.Second,
-		Logger:      zap.NewNop(),
-	})
-	if err != nil {
-		return fmt.Errorf("dialling it: %w", err)
+	e.client = v3client.New(e.server.Server)
+	return e.call(func() error { return e.makeRoom(ctx) })
+}
+
+// call does something that asks the member, which ends the goroutine where it
+// cannot go on, see etcdLogger.
+func (e *etcd) call(do func() error) error {
+	ended := make(chan error, 1)
+	go func() {
+		err := errors.New("it stopped while it was asked")
+		defer func() { ended <- err }()
+		err = do()
+	}()
+	if err := <-ended; err != nil {
+		return e.reason(err)
 	}
-	e.client = client
-	return e.makeRoom(ctx, endpoint)
+	return nil
 }
 
 // makeRoom takes back the refusal of writes that etcd keeps up once its quota
 // was reached: there is no other one who could. If there is no room, writes stay
 // refused and deletions are possible.
-func (e *etcd) makeRoom(ctx context.Context, endpoint string) error {
+func (e *etcd) makeRoom(ctx context.Context) error {
 	alarms, err := e.client.AlarmList(ctx)
 	if err != nil {
 		return fmt.Errorf("asking for its alarms: %w", err)
@@ -136,17 +145,18 @@ func (e *etcd) makeRoom(ctx context.Context, endpoint string) error {
 	if !full {
 		return nil
 	}
-	status, err := e.client.Status(ctx, endpoint)
+	status, err := e.client.Status(ctx, "")
 	if err != nil {
 		return fmt.Errorf("asking for its size: %w", err)
 	}
 	if _, err := e.client.Compact(ctx, status.Header.Revision, clientv3.WithCompactPhysical()); err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 		return fmt.Errorf("dropping old revisions: %w", err)
 	}
-	if _, err := e.client.Defragment(ctx, endpoint); err != nil {
+	// Without the client, which reports it to health checks that are not there.
+	if err := e.server.Server.Backend().Defrag(); err != nil {
 		return fmt.Errorf("shrinking its database: %w", err)
 	}
-	if status, err = e.client.Status(ctx, endpoint); err != nil {
+	if status, err = e.client.Status(ctx, ""); err != nil {
 		return fmt.Errorf("asking for its size: %w", err)
 	}
 	if status.DbSize > etcdQuotaBytes/10*9 {

@@ -17,6 +17,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/filters"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
+	etcdmetrics "k8s.io/apiserver/pkg/storage/etcd3/metrics"
 	utilopenapi "k8s.io/apiserver/pkg/util/openapi"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/informers"
@@ -42,8 +43,8 @@ const informerResync = 10 * time.Minute
 // newConfig configures the three servers of the chain. Upstream's NewConfig does
 // it from options alone; here the ways of the process to its own API server and
 // the OpenAPI documents are ours.
-func newConfig(o Options, opts apiserveroptions.CompletedOptions, loop *loopback) (*apiserverapp.Config, error) {
-	generic, factory, storage, err := newGenericConfig(opts, loop)
+func newConfig(o Options, opts apiserveroptions.CompletedOptions, loop *loopback, backend *storageBackend) (*apiserverapp.Config, error) {
+	generic, factory, storage, err := newGenericConfig(opts, loop, backend)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +63,10 @@ func newConfig(o Options, opts apiserveroptions.CompletedOptions, loop *loopback
 	if err != nil {
 		return nil, err
 	}
+	custom := &extensions.ExtraConfig.CRDRESTOptionsGetter
+	if *custom, err = backend.stores(*custom, nil); err != nil {
+		return nil, err
+	}
 	aggregator, err := controlplaneapiserver.CreateAggregatorConfig(*shared, opts.CompletedOptions, factory, resolver, kube.ControlPlane.ProxyTransport, nil, initializers)
 	if err != nil {
 		return nil, err
@@ -76,7 +81,7 @@ func newConfig(o Options, opts apiserveroptions.CompletedOptions, loop *loopback
 }
 
 // newGenericConfig is what the servers of the chain have in common.
-func newGenericConfig(opts apiserveroptions.CompletedOptions, loop *loopback) (*genericapiserver.Config, informers.SharedInformerFactory, *serverstorage.DefaultStorageFactory, error) {
+func newGenericConfig(opts apiserveroptions.CompletedOptions, loop *loopback, backend *storageBackend) (*genericapiserver.Config, informers.SharedInformerFactory, *serverstorage.DefaultStorageFactory, error) {
 	fail := func(err error) (*genericapiserver.Config, informers.SharedInformerFactory, *serverstorage.DefaultStorageFactory, error) {
 		return nil, nil, nil, err
 	}
@@ -125,6 +130,12 @@ func newGenericConfig(opts apiserveroptions.CompletedOptions, loop *loopback) (*
 	if err := opts.Etcd.ApplyWithStorageFactoryTo(storage, config); err != nil {
 		return fail(err)
 	}
+	if config.RESTOptionsGetter, err = backend.stores(config.RESTOptionsGetter, opts.Etcd.WatchCacheSizes); err != nil {
+		return fail(err)
+	}
+	backend.addHealthChecks(config, opts.Etcd.StorageConfig.Prefix)
+	// Like all metrics, of the process: with several control planes, of the last.
+	etcdmetrics.SetStorageMonitorGetter(func() ([]etcdmetrics.Monitor, error) { return []etcdmetrics.Monitor{backend}, nil })
 
 	ctx := wait.ContextForChannel(config.DrainedNotify())
 	if err := opts.Authentication.ApplyTo(ctx, &config.Authentication, config.SecureServing, config.EgressSelector,

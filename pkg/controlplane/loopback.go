@@ -102,7 +102,10 @@ func (l *loopback) RoundTrip(request *http.Request) (*http.Response, error) {
 		defer stop()
 		defer cancel()
 		defer closeBody(request)
-		response.finish(handle(*handler, response, received(ctx, request)))
+		// A handler may end its goroutine, as etcd does where it cannot go on.
+		err := io.ErrUnexpectedEOF
+		defer func() { response.finish(err) }()
+		err = handle(*handler, response, received(ctx, request))
 	}()
 	return response.wait(request)
 }

@@ -1,0 +1,226 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	etcdkubernetes "go.etcd.io/etcd/client/v3/kubernetes"
+	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	genericfeatures "k8s.io/apiserver/pkg/features"
+	"k8s.io/apiserver/pkg/registry/generic"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/server/options"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/cacher"
+	"k8s.io/apiserver/pkg/storage/etcd3"
+	etcdmetrics "k8s.io/apiserver/pkg/storage/etcd3/metrics"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+)
+
+// compactionInterval is how long old revisions are kept for slow watchers, as
+// upstream has it.
+const compactionInterval = storagebackend.DefaultCompactInterval
+
+// storageBackend gives each resource of the API server its store. Upstream dials
+// etcd for each of them: two ends of a connection with their buffers, and some
+// twenty goroutines. Here a store calls the member that lives in this process,
+// through the same interfaces, with the same checks and errors.
+//
+//	registry ─► cacher ─► etcd3 store ─► client ─► etcd's KV, Watch, Lease servers
+type storageBackend struct {
+	// opened is nil before open and after close.
+	opened atomic.Pointer[openedStorage]
+}
+
+// openedStorage is what all stores have in common.
+type openedStorage struct {
+	member *etcdserver.EtcdServer
+	client *clientv3.Client
+	// compactor drops old revisions.
+	compactor interface {
+		etcd3.Compactor
+		Stop()
+	}
+}
+
+// open is called once the member leads, before any store is made.
+func (b *storageBackend) open(storage *etcd) {
+	b.opened.Store(&openedStorage{
+		member:    storage.server.Server,
+		client:    storage.client,
+		compactor: etcd3.NewCompactor(storage.client, compactionInterval, clock.RealClock{}, nil),
+	})
+}
+
+// close is called after the API server has stopped, and before etcd does.
+func (b *storageBackend) close() {
+	if opened := b.opened.Swap(nil); opened != nil {
+		opened.compactor.Stop()
+	}
+}
+
+var errNoStorage = errors.New("etcd is not open")
+
+// probe reads something, as upstream's health checks do.
+func (b *storageBackend) probe(ctx context.Context, prefix string) error {
+	opened := b.opened.Load()
+	if opened == nil {
+		return errNoStorage
+	}
+	if _, err := opened.client.Get(ctx, path.Join("/", prefix, "health")); err != nil {
+		return fmt.Errorf("error getting data from etcd: %w", err)
+	}
+	return nil
+}
+
+// addHealthChecks stand in for upstream's, under the same names.
+func (b *storageBackend) addHealthChecks(config *genericapiserver.Config, prefix string) {
+	check := func(timeout time.Duration) func(*http.Request) error {
+		return func(r *http.Request) error {
+			ctx, cancel := context.WithTimeout(r.Context(), timeout)
+			defer cancel()
+			return b.probe(ctx, prefix)
+		}
+	}
+	config.AddHealthChecks(healthz.NamedGroupedCheck("etcd", "etcd", check(storagebackend.DefaultHealthcheckTimeout)))
+	config.AddReadyzChecks(healthz.NamedGroupedCheck("etcd-readiness", "etcd-readiness", check(storagebackend.DefaultReadinessTimeout)))
+}
+
+// Monitor tells metrics the size of the database.
+func (b *storageBackend) Monitor(context.Context) (etcdmetrics.StorageMetrics, error) {
+	opened := b.opened.Load()
+	if opened == nil {
+		return etcdmetrics.StorageMetrics{}, errNoStorage
+	}
+	return etcdmetrics.StorageMetrics{Size: opened.member.Backend().Size()}, nil
+}
+
+// Close is for those who made a monitor for one question.
+func (b *storageBackend) Close() error { return nil }
+
+// storageOptions are upstream's options of resources, with stores of a backend.
+type storageOptions struct {
+	generic.RESTOptionsGetter
+	backend *storageBackend
+	// uncached are those resources without a watch cache.
+	uncached map[schema.GroupResource]bool
+}
+
+// stores puts a backend beneath upstream's options of resources; sizes are those
+// of watch caches, where 0 means none.
+func (b *storageBackend) stores(getter generic.RESTOptionsGetter, sizes []string) (generic.RESTOptionsGetter, error) {
+	parsed, err := options.ParseWatchCacheSizes(sizes)
+	if err != nil {
+		return nil, err
+	}
+	uncached := map[schema.GroupResource]bool{}
+	for resource, size := range parsed {
+		uncached[resource] = size <= 0
+	}
+	return &storageOptions{RESTOptionsGetter: getter, backend: b, uncached: uncached}, nil
+}
+
+// GetRESTOptions says how a resource is stored.
+func (o *storageOptions) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
+	got, err := o.RESTOptionsGetter.GetRESTOptions(resource, example)
+	if err != nil {
+		return got, err
+	}
+	got.Decorator = o.backend.cachedStore
+	if o.uncached[resource] {
+		got.Decorator = o.backend.uncachedStore
+	}
+	return got, nil
+}
+
+func (b *storageBackend) uncachedStore(config *storagebackend.ConfigForResource, resourcePrefix string, _ func(runtime.Object) (string, error),
+	newFunc, newListFunc func() runtime.Object, _ storage.AttrFunc, _ storage.IndexerFuncs, _ *cache.Indexers) (storage.Interface, factory.DestroyFunc, error) {
+	return b.store(config, resourcePrefix, newFunc, newListFunc)
+}
+
+// cachedStore is what upstream's StorageWithCacher makes.
+func (b *storageBackend) cachedStore(config *storagebackend.ConfigForResource, resourcePrefix string, keyFunc func(runtime.Object) (string, error),
+	newFunc, newListFunc func() runtime.Object, attributes storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers) (storage.Interface, factory.DestroyFunc, error) {
+	store, destroy, err := b.store(config, resourcePrefix, newFunc, newListFunc)
+	if err != nil {
+		return nil, nil, err
+	}
+	cached, err := cacher.NewCacherFromConfig(cacher.Config{
+		Storage:             store,
+		Versioner:           storage.APIObjectVersioner{},
+		GroupResource:       config.GroupResource,
+		EventsHistoryWindow: config.EventsHistoryWindow,
+		ResourcePrefix:      resourcePrefix,
+		KeyFunc:             keyFunc,
+		NewFunc:             newFunc,
+		NewListFunc:         newListFunc,
+		GetAttrsFunc:        attributes,
+		IndexerFuncs:        triggers,
+		Indexers:            indexers,
+		Codec:               config.Codec,
+	})
+	if err != nil {
+		destroy()
+		return nil, nil, err
+	}
+	delegator := cacher.NewCacheDelegator(cached, store)
+	return delegator, sync.OnceFunc(func() {
+		delegator.Stop()
+		cached.Stop()
+		destroy()
+	}), nil
+}
+
+// store is what upstream makes of a connection. Each has a client of its own, so
+// that their watches and leases have nothing to do with each other.
+func (b *storageBackend) store(config *storagebackend.ConfigForResource, resourcePrefix string, newFunc, newListFunc func() runtime.Object) (storage.Interface, factory.DestroyFunc, error) {
+	opened := b.opened.Load()
+	if opened == nil {
+		return nil, nil, errNoStorage
+	}
+	client := &etcdkubernetes.Client{Client: v3client.New(opened.member)}
+	client.Kubernetes = client
+	client.KV = etcd3.NewETCDLatencyTracker(client.KV)
+
+	transformer := config.Transformer
+	if transformer == nil {
+		transformer = identity.NewEncryptCheckTransformer()
+	}
+	versioner := storage.APIObjectVersioner{}
+	decoder := etcd3.NewDefaultDecoder(config.Codec, versioner)
+	tolerant := utilfeature.DefaultFeatureGate.Enabled(genericfeatures.AllowUnsafeMalformedObjectDeletion)
+	if tolerant {
+		transformer = etcd3.WithCorruptObjErrorHandlingTransformer(transformer)
+		decoder = etcd3.WithCorruptObjErrorHandlingDecoder(decoder)
+	}
+	store, err := etcd3.New(client, opened.compactor, config.Codec, newFunc, newListFunc, config.Prefix, resourcePrefix, config.GroupResource,
+		transformer, config.LeaseManagerConfig, decoder, versioner)
+	if err != nil {
+		_ = client.Close()
+		return nil, nil, err
+	}
+	destroy := sync.OnceFunc(func() {
+		store.Close()
+		_ = client.Close()
+	})
+	if tolerant {
+		return etcd3.NewStoreWithUnsafeCorruptObjectDeletion(store, config.GroupResource), destroy, nil
+	}
+	return store, destroy, nil
+}
