@@ -127,7 +127,13 @@ func (s *apiServer) build() error {
 	// Needed while the APIs are installed, and too big to keep.
 	definitions := s.config.KubeAPIs.ControlPlane.Generic.OpenAPIV3Config
 	definitions.Definitions = openAPIDefinitions(definitions)
-	defer func() { definitions.Definitions = nil }()
+	defer func() {
+		// Each group of APIs keeps hold of the outermost part of them.
+		for _, definition := range definitions.Definitions {
+			clear(definition.Schema.Properties)
+		}
+		definitions.Definitions = nil
+	}()
 	if err := s.buildChain(completed); err != nil {
 		return fmt.Errorf("building the API server: %w", err)
 	}

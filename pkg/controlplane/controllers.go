@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -89,6 +90,8 @@ func tenantControllers() []string {
 		names.ValidatingAdmissionPolicyStatusController,
 		names.ServiceCIDRController,
 		names.LegacyServiceAccountTokenCleanerController,
+		// For volumes that the tenant makes itself.
+		names.PersistentVolumeBinderController,
 		// For taints that the tenant puts on its nodes. What becomes of a node, the
 		// host's node controller says, so there is none here.
 		names.TaintEvictionController,
@@ -102,7 +105,6 @@ func hostControllers() []string {
 	return []string{
 		names.NodeLifecycleController,
 		names.TTLController,
-		names.PersistentVolumeBinderController,
 		names.PersistentVolumeAttachDetachController,
 		names.PersistentVolumeExpanderController,
 		names.BootstrapSignerController,
@@ -126,32 +128,66 @@ func controllerNames(profile Profile) []string {
 func newControllers(ctx context.Context, o Options, config *rest.Config, factory informers.SharedInformerFactory, certs *certificates, runDir string) (*controllers, error) {
 	release := make(chan struct{})
 	held := heldInformers{SharedInformerFactory: factory, release: release, stop: ctx.Done()}
-	factory = held
-	controllerContext, err := newControllerContext(ctx, o, config, factory, certs, runDir)
+	controllerContext, metadataInformers, err := newControllerContext(ctx, o, config, held, certs, runDir)
 	if err != nil {
 		return nil, err
 	}
 	known := controllerapp.NewControllerDescriptors()
-	wanted := map[string]*controllerapp.ControllerDescriptor{}
 	for _, name := range controllerNames(o.Profile) {
-		descriptor, ok := known[name]
-		if !ok {
+		if _, ok := known[name]; !ok {
 			return nil, fmt.Errorf("controller %q is not in Kubernetes", name)
 		}
-		wanted[name] = descriptor
 	}
-	list, err := controllerapp.BuildControllers(ctx, controllerContext, wanted, nil, noHealthChecks{})
-	if err != nil {
-		return nil, fmt.Errorf("building controllers: %w", err)
-	}
-	if o.Profile == ProfileTenant {
-		binder, err := newVolumeBinder(ctx, controllerContext, held, known)
+	build := func(ctx context.Context, controllerContext controllerapp.ControllerContext, held heldInformers, list ...string) ([]controllerapp.Controller, error) {
+		if o.Profile == ProfileTenant && slices.Equal(list, []string{names.PersistentVolumeBinderController}) {
+			return newVolumeBinder(ctx, controllerContext, held, known)
+		}
+		wanted := map[string]*controllerapp.ControllerDescriptor{}
+		for _, name := range list {
+			wanted[name] = known[name]
+		}
+		built, err := controllerapp.BuildControllers(ctx, controllerContext, wanted, nil, noHealthChecks{})
 		if err != nil {
+			return nil, fmt.Errorf("building controllers: %w", err)
+		}
+		return built, nil
+	}
+
+	now, late := controllerNames(o.Profile), map[string]*lateController{}
+	if o.Profile == ProfileTenant {
+		kinds := lateControllers(held)
+		for _, kind := range kinds {
+			for name := range kind.wakes {
+				late[name] = newLateController(name, func(ctx context.Context) ([]controllerapp.Controller, error) {
+					release := make(chan struct{})
+					held := heldInformers{SharedInformerFactory: factory, release: release, stop: ctx.Done()}
+					own := controllerContext
+					own.InformerFactory = held
+					own.ObjectOrMetadataInformerFactory = informerfactory.NewInformerFactory(held, metadataInformers)
+					built, err := build(ctx, own, held, name)
+					if err != nil {
+						return nil, err
+					}
+					own.InformerFactory.Start(ctx.Done())
+					own.ObjectOrMetadataInformerFactory.Start(ctx.Done())
+					close(release)
+					return built, nil
+				})
+			}
+		}
+		if err := wakeLate(kinds, late); err != nil {
 			return nil, err
 		}
-		list = append(list, binder...)
+		now = slices.DeleteFunc(now, func(name string) bool { return late[name] != nil })
 	}
-	tokens, err := newTokensController(ctx, o, config, factory)
+	list, err := build(ctx, controllerContext, held, now...)
+	if err != nil {
+		return nil, err
+	}
+	for _, controller := range late {
+		list = append(list, controller)
+	}
+	tokens, err := newTokensController(ctx, o, config, held)
 	if err != nil {
 		return nil, err
 	}
@@ -172,11 +208,11 @@ func (c *controllers) run(ctx context.Context) error {
 	return nil
 }
 
-func newControllerContext(ctx context.Context, o Options, config *rest.Config, factory informers.SharedInformerFactory, certs *certificates, runDir string) (controllerapp.ControllerContext, error) {
+func newControllerContext(ctx context.Context, o Options, config *rest.Config, factory informers.SharedInformerFactory, certs *certificates, runDir string) (controllerapp.ControllerContext, metadatainformer.SharedInformerFactory, error) {
 	none := controllerapp.ControllerContext{}
 	component, err := controlleroptions.NewDefaultComponentConfig()
 	if err != nil {
-		return none, fmt.Errorf("configuring controllers: %w", err)
+		return none, nil, fmt.Errorf("configuring controllers: %w", err)
 	}
 	component.Generic.Controllers = []string{"*"}
 	component.Generic.ControllerStartInterval.Duration = 0
@@ -187,7 +223,7 @@ func newControllerContext(ctx context.Context, o Options, config *rest.Config, f
 	// the run directory.
 	keyFile := filepath.Join(runDir, "ca.key")
 	if err := os.WriteFile(keyFile, o.PKI.CA.KeyPEM, 0o600); err != nil {
-		return none, fmt.Errorf("configuring controllers: %w", err)
+		return none, nil, fmt.Errorf("configuring controllers: %w", err)
 	}
 	component.CSRSigningController.ClusterSigningCertFile = certs.caFile
 	component.CSRSigningController.ClusterSigningKeyFile = keyFile
@@ -195,13 +231,13 @@ func newControllerContext(ctx context.Context, o Options, config *rest.Config, f
 	builder := clientbuilder.SimpleControllerClientBuilder{ClientConfig: config}
 	metadataClient, err := metadata.NewForConfig(config)
 	if err != nil {
-		return none, fmt.Errorf("configuring controllers: %w", err)
+		return none, nil, fmt.Errorf("configuring controllers: %w", err)
 	}
 	metadataInformers := metadatainformer.NewSharedInformerFactoryWithOptions(metadataClient, controllerResync,
 		metadatainformer.WithTransform(dropManagedFields))
 	discovery, err := builder.DiscoveryClient("controller-discovery")
 	if err != nil {
-		return none, fmt.Errorf("configuring controllers: %w", err)
+		return none, nil, fmt.Errorf("configuring controllers: %w", err)
 	}
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(cacheddiscovery.NewMemCacheClient(discovery))
 	go wait.Until(mapper.Reset, discoveryInterval, ctx.Done())
@@ -223,7 +259,7 @@ func newControllerContext(ctx context.Context, o Options, config *rest.Config, f
 	controllerContext.GraphBuilder = garbagecollector.NewDependencyGraphBuilder(
 		ctx, metadataClient, mapper, ignored, controllerContext.ObjectOrMetadataInformerFactory, controllerContext.InformersStarted)
 	controllersmetrics.Register()
-	return controllerContext, nil
+	return controllerContext, metadataInformers, nil
 }
 
 // newTokensController fills Secrets of type kubernetes.io/service-account-token.
