@@ -99,13 +99,14 @@ func (s *soak) killer(ctx context.Context) (kills int) {
 		if ctx.Err() != nil {
 			return kills
 		}
-		if err := s.kill(ctx); err != nil {
+		killed, err := s.kill(ctx)
+		if err != nil {
 			s.say("not killed: %v", err)
 			continue
 		}
 		kills++
 		s.say("killed the tenant's process, %d times now; %d writes acknowledged", kills, s.journal.count())
-		if err := s.restarted(ctx); err != nil {
+		if err := s.restarted(ctx, killed); err != nil {
 			s.say("not restarted: %v", err)
 		}
 	}

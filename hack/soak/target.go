@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
@@ -158,13 +159,14 @@ func (t *target) sublet(ctx context.Context, args ...string) *exec.Cmd {
 const restartPatience = 20 * time.Second
 
 // restarted sees to it that a killed process does start again: after a few kills
-// the kubelet takes its time, which a new pod does not need.
-func (t *target) restarted(ctx context.Context) error {
+// the kubelet takes its time, which a new pod does not need. killed is the
+// container that it was, which may look alive for a while.
+func (t *target) restarted(ctx context.Context, killed string) error {
 	deadline := time.Now().Add(restartPatience)
 	for time.Now().Before(deadline) {
 		pause(ctx, time.Second)
 		pod, err := t.host.CoreV1().Pods(t.namespace).Get(ctx, api.ControlPlanePod, metav1.GetOptions{})
-		if err == nil && len(pod.Status.ContainerStatuses) > 0 && pod.Status.ContainerStatuses[0].State.Running != nil {
+		if now := container(pod); err == nil && now != "" && now != killed {
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -174,11 +176,20 @@ func (t *target) restarted(ctx context.Context) error {
 	return t.host.CoreV1().Pods(t.namespace).Delete(ctx, api.ControlPlanePod, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})
 }
 
-// kill ends the tenant's process without warning; it starts again by itself.
-func (t *target) kill(ctx context.Context) error {
+// container is the one that runs in the control plane's pod, if any.
+func container(pod *corev1.Pod) string {
+	if len(pod.Status.ContainerStatuses) == 0 || pod.Status.ContainerStatuses[0].State.Running == nil {
+		return ""
+	}
+	return pod.Status.ContainerStatuses[0].ContainerID
+}
+
+// kill ends the tenant's process without warning; it starts again by itself. It
+// returns the container that the process was.
+func (t *target) kill(ctx context.Context) (killed string, err error) {
 	pod, err := t.host.CoreV1().Pods(t.namespace).Get(ctx, api.ControlPlanePod, metav1.GetOptions{})
 	if err != nil {
-		return err
+		return "", err
 	}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
@@ -192,11 +203,11 @@ func (t *target) kill(ctx context.Context) error {
 		}
 		pid, err := strconv.Atoi(filepath.Base(dir))
 		if err != nil {
-			return err
+			return "", err
 		}
-		return syscall.Kill(pid, syscall.SIGKILL)
+		return container(pod), syscall.Kill(pid, syscall.SIGKILL)
 	}
-	return errors.New("it does not run")
+	return "", errors.New("it does not run")
 }
 
 // translation is the tenant as the syncer knows it.
