@@ -44,17 +44,20 @@ type processSettings struct {
 	gates    map[string]bool
 }
 
-// settleTime is how long after its start a control plane still builds what it
-// needs once, OpenAPI documents above all.
+// settleTime is how long after its start a control plane still does what it does
+// once.
 const settleTime = 30 * time.Second
 
 // Tune makes the garbage collector of this process collect at half the usual
 // growth: a little more CPU for a third less memory, which suits a control plane
-// that is idle most of the time. It also gives back what starting needed, now
-// and once things have settled. It is for the one who owns the process, after
-// Start has returned: before, it would make the start slower.
-func Tune() {
-	debug.SetGCPercent(50)
+// that is idle most of the time. It is for the one who owns the process, before
+// Start: what is kept of a start then fills the holes that the rest of it left,
+// instead of being spread over a heap twice as big.
+func Tune() { debug.SetGCPercent(50) }
+
+// Settle gives back what starting needed, now and once things have settled. It is
+// for the one who owns the process, after Start has returned.
+func Settle() {
 	debug.FreeOSMemory()
 	time.AfterFunc(settleTime, debug.FreeOSMemory)
 }

@@ -121,6 +121,7 @@ type tenant struct {
 }
 
 func runTenant(ctx context.Context, o tenantOptions) error {
+	controlplane.Tune()
 	config, err := loadConfig(o.configFile)
 	if err != nil {
 		return err
@@ -190,7 +191,7 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 	})
 	group.Go(func() error {
 		if t.waitReady(ctx) {
-			controlplane.Tune()
+			controlplane.Settle()
 			logger.Info("Ready", "after", roughly(time.Since(started)))
 		}
 		return nil
