@@ -39,6 +39,7 @@ type options struct {
 	settle time.Duration
 	idle   time.Duration
 	page   string
+	tree   int
 }
 
 // measurement is one program of work that yields one or several metrics.
@@ -54,6 +55,7 @@ func measurements() []measurement {
 		{[]string{"sync_p50_ms", "sync_p99_ms"}, measureSync},
 		{[]string{"burst100_ratio"}, measureBurst},
 		{[]string{"api_rate_ratio"}, measureRate},
+		{[]string{"tree_converge_ms", "tree_converge_growth", "tree_member_ms", "tree_member_growth", "tree_manager_cpu_ms", "tree_manager_rss_mib"}, measureTree},
 	}
 }
 
@@ -66,9 +68,13 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.runs, "runs", 5, "how often to measure what varies from run to run")
 	flags.DurationVar(&o.settle, "settle", 3*time.Minute, "how long a tenant is left alone before its idle state is measured")
 	flags.DurationVar(&o.idle, "idle", 2*time.Minute, "over how long idle CPU is measured")
+	flags.IntVar(&o.tree, "tree", 2000, "how many tenants the tree has; it is measured with a fourth of them, too")
 	flags.StringVar(&o.page, "page", "", "render all results that are there as this page, below the checkout")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if o.tree < 40 {
+		return fmt.Errorf("-tree %d is too small to say anything: use 40 or more", o.tree)
 	}
 	var only []string
 	if o.only != "" {

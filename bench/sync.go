@@ -285,18 +285,18 @@ func (b *bench) burst(ctx context.Context, client kubernetes.Interface, ns, host
 	return took, ctx.Err()
 }
 
-// inParallel calls f for each name, by as many workers as the budgets say.
-func inParallel(names []string, f func(string) error) error {
-	queue := make(chan string, len(names))
-	for _, name := range names {
-		queue <- name
+// inParallel calls f for each item, by as many workers as the budgets say.
+func inParallel[T any](items []T, f func(T) error) error {
+	queue := make(chan T, len(items))
+	for _, item := range items {
+		queue <- item
 	}
 	close(queue)
 	errs := make(chan error, workers)
 	for range workers {
 		go func() {
-			for name := range queue {
-				if err := f(name); err != nil {
+			for item := range queue {
+				if err := f(item); err != nil {
 					errs <- err
 					return
 				}

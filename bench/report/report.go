@@ -42,6 +42,13 @@ func Budgets() map[string]Budget {
 		"api_rate_ratio":       {"ratio", figure(0.36), figure(0.9), figure(1), "500 config map creates, 10 workers, rate against the host's API"},
 		"delete_s":             {"s", figure(11.2), figure(5), figure(2.5), "sublet delete until the host namespace is gone"},
 
+		"tree_converge_ms":     {"ms", nil, nil, nil, "a tree of Folders and Namespaces, four levels deep, from nothing until all are ready, per tenant"},
+		"tree_converge_growth": {"ratio", nil, nil, nil, "the same per tenant, against a tree of a fourth of the size"},
+		"tree_member_ms":       {"ms", nil, nil, nil, "a member added at the top of it until he has his role in all namespaces, per tenant"},
+		"tree_member_growth":   {"ratio", nil, nil, nil, "the same per tenant, against a tree of a fourth of the size"},
+		"tree_manager_cpu_ms":  {"ms", nil, nil, nil, "CPU of the manager until all are ready, per tenant"},
+		"tree_manager_rss_mib": {"MiB", nil, nil, nil, "RssAnon of the manager with the tree"},
+
 		"process_boot_first_s":      {"s", nil, figure(1.2), figure(0.7), "start of the process to /readyz, first boot, without a node"},
 		"process_boot_cpu_s":        {"s", nil, nil, nil, "CPU time until /readyz, first boot"},
 		"process_boot_again_s":      {"s", nil, nil, nil, "the same with the data of an earlier boot"},
