@@ -39,6 +39,7 @@ type createOptions struct {
 	quota        map[string]string
 	podSecurity  string
 	members      []string
+	ttl          time.Duration
 	featureGates map[string]string
 
 	dryRun  string
@@ -74,6 +75,9 @@ Interrupted and run again with the same flags, it goes on where it was.`,
 # One below a team, by whoever is admin of that; and what is in a file, at once.
 %[1]s create shop --type Namespace --parent team1
 %[1]s create -f company.yaml
+
+# For a pull request: gone by itself after eight hours.
+%[1]s create pr-17 --parent previews --ephemeral --ttl 8h
 
 # The object, for git.
 %[1]s create acme --dry-run=client -o yaml`),
@@ -116,6 +120,7 @@ Interrupted and run again with the same flags, it goes on where it was.`,
 	flags.StringToStringVar(&o.quota, "quota", nil, "bounds on what the tenant may use, as in a ResourceQuota: requests.cpu=4,requests.memory=8Gi,pods=50")
 	flags.StringVar(&o.podSecurity, "pod-security", "", "level of the Pod Security Standards: privileged, baseline or restricted (default: baseline)")
 	flags.StringArrayVar(&o.members, "member", nil, "who may use the tenant: user:NAME=ROLE, group:NAME=ROLE or serviceaccount:NAMESPACE/NAME=ROLE, with role admin, edit or view; may be repeated")
+	flags.DurationVar(&o.ttl, "ttl", 0, "how long the tenant lives, such as 8h: then it is deleted with all that is in it (default: until it is deleted)")
 	flags.StringToStringVar(&o.featureGates, "feature-gates", nil, "feature gates of the control plane: Name=true,Other=false")
 	flags.StringVar(&o.dryRun, "dry-run", "none", "none, client (only print the object) or server (ask the host, but make nothing)")
 	flags.Lookup("dry-run").NoOptDefVal = "client"
@@ -168,6 +173,12 @@ func (o *createOptions) tenant() (*api.Tenant, error) {
 			return nil, err
 		}
 		tenant.Spec.Members = append(tenant.Spec.Members, member)
+	}
+	switch {
+	case o.ttl < 0:
+		return nil, usagef("--ttl %s: it cannot have ended before it begins", o.ttl)
+	case o.ttl > 0:
+		tenant.Spec.TTL = &metav1.Duration{Duration: o.ttl}
 	}
 	if tenant.Spec.Limits, err = o.limits(); err != nil {
 		return nil, err

@@ -33,6 +33,9 @@ const (
 	// noticePatience is how long people are spared what is usually gone in a
 	// moment, such as a volume that is being made.
 	noticePatience = 4 * time.Second
+	// rightsPatience is how long the manager may take to give an admin his rights
+	// on a tenant that he made.
+	rightsPatience = 15 * time.Second
 	// managerPatience is how long the manager may take to notice a tenant,
 	// before people are told to look after it.
 	managerPatience = 5 * time.Second
@@ -49,12 +52,29 @@ type waiter struct {
 
 	tenant *api.Tenant
 	pod    *corev1.Pod
+	// blind says that the pod may not be seen, so that only the status tells.
+	blind bool
 	// noticed is what people have been told about already.
 	noticed string
 
 	mu sync.Mutex
 	// refusal is why the tenant's API did not answer the last time.
 	refusal error
+}
+
+// get reads the tenant. Whoever makes one below his own may not see it until the
+// manager has given him the right.
+func (w *waiter) get(ctx context.Context, name string) (*api.Tenant, error) {
+	for until := time.Now().Add(rightsPatience); ; {
+		tenant, err := w.clients.tenants.Get(ctx, name)
+		if !apierrors.IsForbidden(err) || time.Now().After(until) {
+			return tenant, err
+		}
+		pause(ctx, 300*time.Millisecond)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // wait returns the tenant as it is when it can be used.
@@ -66,7 +86,7 @@ func (w *waiter) wait(ctx context.Context, tenant *api.Tenant) (*api.Tenant, err
 
 	tenants := follow(ctx, 300*time.Millisecond,
 		func(ctx context.Context) (watch.Interface, error) { return w.clients.tenants.Watch(ctx, tenant.Name) },
-		func(ctx context.Context) (*api.Tenant, error) { return w.clients.tenants.Get(ctx, tenant.Name) })
+		func(ctx context.Context) (*api.Tenant, error) { return w.get(ctx, tenant.Name) })
 	var pods <-chan change[*corev1.Pod]
 	if tenant.Spec.Type == api.VirtualCluster {
 		pods = w.followPod(ctx, tenancy.HostNamespace(tenant))
@@ -115,7 +135,7 @@ func (w *waiter) wait(ctx context.Context, tenant *api.Tenant) (*api.Tenant, err
 				pods = nil
 			case c.err != nil:
 				// Without the right to see the pod there is still the tenant's status.
-				pods = nil
+				pods, w.blind = nil, true
 			case c.gone:
 				w.pod = nil
 			default:
@@ -154,7 +174,7 @@ func (w *waiter) settled() (bool, error) {
 	if w.tenant.DeletionTimestamp != nil {
 		return false, hint(fmt.Errorf("tenant %q is being deleted", w.tenant.Name), "Wait until it is gone (%q), then create it again.", w.app.name+" delete "+w.tenant.Name)
 	}
-	return w.tenant.Spec.Type != api.VirtualCluster && ready(w.tenant), nil
+	return (w.tenant.Spec.Type != api.VirtualCluster || w.blind) && ready(w.tenant), nil
 }
 
 // ready tells whether a tenant's status is about its present spec and good.
