@@ -10,6 +10,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
+	flowcontrolbootstrap "k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
@@ -58,7 +60,7 @@ const (
 // Upstream, post-start hooks of the API server do this object by object while
 // readiness waits; those hooks are off.
 func seed(ctx context.Context, client *clientv3.Client, factory serverstorage.StorageFactory, o Options) (bool, error) {
-	objects := slices.Concat(systemNamespaces(), rbacObjects(), priorityClasses(), bindingObjects(o.Profile, o.Members))
+	objects := slices.Concat(systemNamespaces(), rbacObjects(), priorityClasses(), flowControl(), bindingObjects(o.Profile, o.Members))
 	var puts []clientv3.Op
 	var first string
 	now := metav1.Now()
@@ -167,6 +169,27 @@ func priorityClasses() []seeded {
 	var objects []seeded
 	for _, class := range schedulingv1.SystemPriorityClasses() {
 		objects = append(objects, seeded{schema.GroupResource{Group: "scheduling.k8s.io", Resource: "priorityclasses"}, class})
+	}
+	return objects
+}
+
+// flowControl is what priority and fairness begins with. Upstream makes it one
+// object after the other while readiness waits; now it finds all of it.
+func flowControl() []seeded {
+	var objects []seeded
+	add := func(resource string, object interface {
+		runtime.Object
+		metav1.Object
+	}) {
+		// As the API server counts what it creates.
+		object.SetGeneration(1)
+		objects = append(objects, seeded{schema.GroupResource{Group: flowcontrolv1.GroupName, Resource: resource}, object})
+	}
+	for _, level := range slices.Concat(flowcontrolbootstrap.MandatoryPriorityLevelConfigurations, flowcontrolbootstrap.SuggestedPriorityLevelConfigurations) {
+		add("prioritylevelconfigurations", level.DeepCopy())
+	}
+	for _, flow := range slices.Concat(flowcontrolbootstrap.MandatoryFlowSchemas, flowcontrolbootstrap.SuggestedFlowSchemas) {
+		add("flowschemas", flow.DeepCopy())
 	}
 	return objects
 }
