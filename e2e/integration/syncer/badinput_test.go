@@ -65,7 +65,7 @@ func (p *planes) removeClaims(t *testing.T) {
 	if err := p.virtual.CoreV1().PersistentVolumeClaims(space).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all claims are gone from the host", func(ctx context.Context) error {
+	seldom(t, "all claims are gone from the host", func(ctx context.Context) error {
 		list, err := p.host.CoreV1().PersistentVolumeClaims(hostNamespace).List(ctx, metav1.ListOptions{})
 		if err == nil && len(list.Items) > 0 {
 			err = fmt.Errorf("%d are left", len(list.Items))
@@ -550,16 +550,20 @@ func (p *planes) testMany(t *testing.T) {
 	})
 }
 
-// seldom waits for something that costs a lot to look at, so as not to be what
-// keeps it from happening.
+// seldom waits for something that takes long and costs a lot to look at, so as
+// not to be what keeps it from happening: as long as there is progress, of which
+// the error tells.
 func seldom(t *testing.T, what string, check func(context.Context) error) {
 	t.Helper()
-	for deadline := time.Now().Add(6 * patience); ; time.Sleep(time.Second) {
+	last, deadline := "", time.Time{}
+	for ; ; time.Sleep(time.Second) {
 		err := check(t.Context())
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		if now := time.Now(); err.Error() != last {
+			last, deadline = err.Error(), now.Add(2*patience)
+		} else if now.After(deadline) {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}

@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/retry"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/controlplane"
@@ -328,7 +329,8 @@ func (p *planes) runNode(t *testing.T) {
 			turn <- struct{}{}
 			defer func() { <-turn }()
 			pod := object.(*corev1.Pod)
-			if err := p.nodeStep(ctx, pod); err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			err := retry.OnError(nodeRetry, overloaded, func() error { return p.nodeStep(ctx, pod) })
+			if err != nil && ctx.Err() == nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 				t.Errorf("node: pod %s: %v", pod.Name, err)
 			}
 		})
@@ -345,6 +347,14 @@ func (p *planes) runNode(t *testing.T) {
 		running.Wait()
 		steps.Wait()
 	})
+}
+
+// nodeRetry and overloaded: as the kubelet, the node tries again when the API
+// server has no time.
+var nodeRetry = wait.Backoff{Duration: time.Second, Factor: 1, Steps: 30}
+
+func overloaded(err error) bool {
+	return apierrors.IsInternalError(err) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsServiceUnavailable(err) || apierrors.IsTooManyRequests(err)
 }
 
 func (p *planes) nodeStep(ctx context.Context, pod *corev1.Pod) error {
