@@ -181,6 +181,10 @@ func TestDecodesStrictly(t *testing.T) {
 			},
 			"metrics": map[string]any{"service": map[string]any{"annotations": map[string]any{"c": "d"}}},
 			"ingress": map[string]any{"namespaces": []any{"ingress-nginx", "gateways"}},
+			"customResources": []any{
+				map[string]any{"group": "cert-manager.io", "resources": []any{"certificates", "issuers"}},
+				map[string]any{"group": "acme.example.com", "resources": []any{"things"}},
+			},
 		},
 		"everything off": {
 			"admissionPolicies": map[string]any{"enabled": false},
@@ -205,10 +209,12 @@ func TestDecodesStrictly(t *testing.T) {
 
 func TestValuesSchema(t *testing.T) {
 	cases := map[string]map[string]any{
-		"an unknown value": {"replicas": 2},
-		"a wrong type":     {"manager": map[string]any{"replicas": "two"}},
-		"a grace in words": {"manager": map[string]any{"deletionGrace": "soon"}},
-		"a pull policy":    {"image": map[string]any{"pullPolicy": "Sometimes"}},
+		"an unknown value":           {"replicas": 2},
+		"a wrong type":               {"manager": map[string]any{"replicas": "two"}},
+		"a grace in words":           {"manager": map[string]any{"deletionGrace": "soon"}},
+		"all resources":              {"customResources": []any{map[string]any{"group": "cert-manager.io", "resources": []any{"*"}}}},
+		"a group of Kubernetes' own": {"customResources": []any{map[string]any{"group": "apps", "resources": []any{"deployments"}}}},
+		"a pull policy":              {"image": map[string]any{"pullPolicy": "Sometimes"}},
 	}
 	for name, values := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -237,6 +243,31 @@ func TestKeepsDefinitions(t *testing.T) {
 	}
 	if found != 2 {
 		t.Errorf("got %d CustomResourceDefinitions, want 2", found)
+	}
+}
+
+// TestCustomResources holds that the manager has of custom resources what the
+// values say, and nothing without them.
+func TestCustomResources(t *testing.T) {
+	rules := func(values map[string]any) (rules []rbacv1.PolicyRule) {
+		manifests, _ := render(t, newHost, values)
+		for _, object := range decode(t, manifests) {
+			if role, ok := object.(*rbacv1.ClusterRole); ok && role.Name == "sublet-manager-custom-resources" {
+				rules = append(rules, role.Rules...)
+			}
+		}
+		return rules
+	}
+	if got := rules(nil); got != nil {
+		t.Errorf("without values: %v", got)
+	}
+	got := rules(map[string]any{"customResources": []any{map[string]any{"group": "cert-manager.io", "resources": []any{"certificates", "issuers"}}}})
+	want := []rbacv1.PolicyRule{{
+		APIGroups: []string{"cert-manager.io"}, Resources: []string{"certificates", "issuers"},
+		Verbs: []string{"get", "list", "watch", "create", "update", "patch", "delete"},
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -82,7 +82,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	nodes, read := newHeartbeat(), make(chan struct{})
 	e, err := engine.New(engine.Options{
 		Tenant:  tenant,
-		Kinds:   kinds.All(),
+		Kinds:   kinds.For(s.options.Config.CustomResources),
 		Virtual: s.options.Virtual,
 		Host:    s.options.Host,
 		Synced: func() {

@@ -52,6 +52,9 @@ const (
 	// came from the virtual object, so that the host's own are left alone.
 	AnnotationSyncedLabels      = Prefix + "synced-labels"
 	AnnotationSyncedAnnotations = Prefix + "synced-annotations"
+	// AnnotationSyncedFields lists, as JSON, the fields of a custom resource that
+	// came from the virtual object, for the same reason.
+	AnnotationSyncedFields = Prefix + "synced-fields"
 	// AnnotationTokensOf marks a Secret with the service account tokens of a
 	// synced object and names its kind; AnnotationTokensRefresh tells when they
 	// are to be renewed (RFC 3339).
@@ -174,6 +177,9 @@ const (
 	// rights on the listed cluster-scoped kinds.
 	SyncerClusterRole     = "sublet-syncer"
 	SyncerReadClusterRole = "sublet-syncer-read"
+	// CustomResourcesRole is the Role in a tenant's namespace that gives its syncer
+	// the custom resources of its limits.
+	CustomResourcesRole = "sublet-custom-resources"
 	// ConnectClusterRolePrefix and a Role make the name of the ClusterRole that
 	// lets a member of that role reach the control plane in the namespace that
 	// it is bound in.

@@ -306,50 +306,98 @@ type Limits struct {
 	Network *NetworkLimits `json:"network,omitempty"`
 }
 
-// CustomResource is a kind of the host that a virtual cluster may use as if it
-// were its own: objects cross to the host, their status comes back.
+// CustomResource is a namespaced kind of the host that a virtual cluster may use
+// as if it were its own: the virtual cluster gets the kind's definition, objects
+// cross to the host, their status comes back. All but metadata and status crosses
+// as it stands, except what is named here.
+//
+// Paths lead to fields, as in ".spec.secretName" or ".spec.tls[*].secretName".
 type CustomResource struct {
-	// Group, Version, Kind and Resource (the plural) name the kind on the host.
+	// Group, Version, Kind and Resource (the plural) name the kind on the host. A
+	// virtual cluster has it in this version only.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
 	Group string `json:"group"`
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Version string `json:"version"`
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Kind string `json:"kind"`
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Resource string `json:"resource"`
 	// References are the fields that name other objects of the tenant. A field
-	// that names an object and is not listed crosses as it stands, and finds
-	// nothing on the host.
+	// that names an object and is not listed crosses as it stands: on the host it
+	// names what is called so in the tenant's namespace there, if anything. Names
+	// of what the control plane itself has there are refused.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
 	References []CustomReference `json:"references,omitempty"`
-	// HostPaths are fields with host names, which the tenant's limit Hosts
-	// bounds.
+	// SelectorPaths are fields that hold a label selector (with matchLabels and
+	// matchExpressions), LabelPaths those that select by plain labels, as a
+	// Service does. On the host they are confined to what came from the object's
+	// own namespace.
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	SelectorPaths []string `json:"selectorPaths,omitempty"`
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	LabelPaths []string `json:"labelPaths,omitempty"`
+	// NamespacePaths are fields that name a namespace. They may name the object's
+	// own, for which the tenant's on the host is written.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	NamespacePaths []string `json:"namespacePaths,omitempty"`
+	// VerbatimPaths are fields, with all below them, that cross as they stand
+	// although they look as if they led out of the tenant. Without that, fields
+	// called namespace, namespaces or namespaceSelector are refused where they say
+	// anything.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	VerbatimPaths []string `json:"verbatimPaths,omitempty"`
+	// HostPaths are fields with host names, which the tenant's limit Hosts
+	// bounds. A field of another kind of name, such as an address, can be listed
+	// too: it is then refused, unless Hosts allows everything.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
 	HostPaths []string `json:"hostPaths,omitempty"`
 }
+
+// Values of CustomReference.From.
+const (
+	// FromTenant says that the object begins in the tenant.
+	FromTenant = "Tenant"
+	// FromHost says that something on the host makes it.
+	FromHost = "Host"
+)
 
 // CustomReference is a field of a custom resource that names another object in
 // the same namespace.
 type CustomReference struct {
 	// Path of the field, as in ".spec.secretName" or ".spec.tls[*].secretName".
-	// +kubebuilder:validation:Pattern=`^(\.[A-Za-z0-9_-]+(\[\*\])?)+$`
 	Path string `json:"path"`
 	// Group and Kind of the object that the field names; the group of core
-	// kinds is empty.
+	// kinds is empty. ConfigMaps and Secrets cross because of it.
 	// +optional
 	Group string `json:"group,omitempty"`
 	// +kubebuilder:validation:MinLength=1
 	Kind string `json:"kind"`
-	// KindPath is a field beside Path that says which kind is meant; the
-	// reference counts where it equals Kind. Optional.
+	// KindPath is a field of the same object as Path that says which kind is
+	// meant; the reference counts where it equals Kind, and where it says nothing,
+	// if no reference before this one counted. Optional.
 	// +optional
 	KindPath string `json:"kindPath,omitempty"`
 	// From says where the object begins: in the Tenant (the default), or on the
 	// Host, where something makes it for the custom resource, as a certificate's
-	// Secret, and from where it is brought to the tenant.
+	// Secret, and from where it is brought to the tenant. Such objects are Secrets
+	// and ConfigMaps; they go when the custom resource goes.
 	// +optional
 	// +kubebuilder:validation:Enum=Tenant;Host
 	From string `json:"from,omitempty"`

@@ -399,6 +399,26 @@ func (in *CustomResource) DeepCopyInto(out *CustomResource) {
 		*out = make([]CustomReference, len(*in))
 		copy(*out, *in)
 	}
+	if in.SelectorPaths != nil {
+		in, out := &in.SelectorPaths, &out.SelectorPaths
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
+	if in.LabelPaths != nil {
+		in, out := &in.LabelPaths, &out.LabelPaths
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
+	if in.NamespacePaths != nil {
+		in, out := &in.NamespacePaths, &out.NamespacePaths
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
+	if in.VerbatimPaths != nil {
+		in, out := &in.VerbatimPaths, &out.VerbatimPaths
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.HostPaths != nil {
 		in, out := &in.HostPaths, &out.HostPaths
 		*out = make([]string, len(*in))

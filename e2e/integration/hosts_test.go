@@ -168,6 +168,11 @@ func testHosts(h *managedHost) {
 		"a gateway for others":          gateway(map[string]any{"hostname": "example.com"}),
 		"a gateway for all":             gateway(map[string]any{"port": int64(80)}),
 		"a certificate for others":      certificate(map[string]any{"dnsNames": names("example.com")}),
+		"a certificate for an address":  certificate(map[string]any{"ipAddresses": names("10.0.0.1")}),
+		"a certificate with a subject":  certificate(map[string]any{"dnsNames": names("a.hosted.example.com"), "literalSubject": "CN=example.com"}),
+		"a certificate for a workload":  certificate(map[string]any{"uris": names("spiffe://example.com/admin")}),
+		"a certificate for a person":    certificate(map[string]any{"emailAddresses": names("root@example.com")}),
+		"a certificate for a user":      certificate(map[string]any{"otherNames": names(map[string]any{"oid": "1.3.6.1.4.1.311.20.2.3", "utf8Value": "root"})}),
 		"a certificate in others' name": certificate(map[string]any{"commonName": "example.com"}),
 	} {
 		if err := admin.Create(t.Context(), object); !apierrors.IsForbidden(err) {

@@ -133,7 +133,7 @@ func (h *managedHost) installChart() {
 	capabilities.KubeVersion.Version = version.Kubernetes
 	// As discovery says it on a real host.
 	capabilities.APIVersions = append(capabilities.APIVersions, "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy")
-	values, err := chartutil.ToRenderValues(loaded, nil,
+	values, err := chartutil.ToRenderValues(loaded, customResourceValues(),
 		chartutil.ReleaseOptions{Name: "sublet", Namespace: api.SystemNamespace, IsInstall: true}, capabilities)
 	if err != nil {
 		h.t.Fatal(err)
@@ -410,6 +410,7 @@ func TestManager(t *testing.T) {
 	t.Run("PodLimits", func(t *testing.T) { h.t = t; testPodLimits(h) })
 	t.Run("Network", func(t *testing.T) { h.t = t; testNetwork(h) })
 	t.Run("Hosts", func(t *testing.T) { h.t = t; testHosts(h) })
+	t.Run("CustomResources", func(t *testing.T) { h.t = t; testCustomResources(h) })
 	t.Run("Policies", func(t *testing.T) { h.t = t; testPolicies(h) })
 	t.Run("Deletion", func(t *testing.T) { h.t = t; testDeletion(h) })
 	t.Run("Definitions", func(t *testing.T) { h.t = t; testDefinitions(h) })

@@ -57,29 +57,34 @@ func Access(in Input) []Object {
 }
 
 // tenantRole gives rights on this one Tenant to subjects, if there are any.
-// Tenants are cluster-scoped, so the role is too; it names the Tenant.
 func tenantRole(in Input, suffix string, subjects []rbacv1.Subject, rules ...rbacv1.PolicyRule) []Object {
 	if len(subjects) == 0 {
 		return nil
 	}
+	role, binding := tenantRoleFor(in, suffix, subjects, rules...)
+	return []Object{role, binding}
+}
+
+// tenantRoleFor gives rights on what is cluster-scoped, as Tenants are; the rules
+// name it.
+func tenantRoleFor(in Input, suffix string, subjects []rbacv1.Subject, rules ...rbacv1.PolicyRule) (role, binding Object) {
 	// The owner reference lets the garbage collector take it away, should the
 	// manager be gone.
 	clusterMeta := meta(in, "sublet-tenant-"+in.Tenant.Name+suffix)
 	clusterMeta.Namespace = ""
 	clusterMeta.OwnerReferences = []metav1.OwnerReference{Owner(in.Tenant.Name, in.Tenant.UID)}
-	return []Object{
-		&rbacv1.ClusterRole{
-			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},
-			ObjectMeta: clusterMeta,
-			Rules:      rules,
-		},
-		&rbacv1.ClusterRoleBinding{
-			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRoleBinding"},
-			ObjectMeta: *clusterMeta.DeepCopy(),
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: clusterMeta.Name},
-			Subjects:   subjects,
-		},
+	role = &rbacv1.ClusterRole{
+		TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},
+		ObjectMeta: clusterMeta,
+		Rules:      rules,
 	}
+	binding = &rbacv1.ClusterRoleBinding{
+		TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRoleBinding"},
+		ObjectMeta: *clusterMeta.DeepCopy(),
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: clusterMeta.Name},
+		Subjects:   subjects,
+	}
+	return role, binding
 }
 
 func roleBinding(in Input, name, clusterRole string, subjects []rbacv1.Subject) *rbacv1.RoleBinding {

@@ -64,6 +64,14 @@ func TestGolden(t *testing.T) {
 				{Key: "spot", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: new(int64(300))},
 			},
 		}},
+		"virtualcluster-customresources": {Type: api.VirtualCluster, Limits: &api.Limits{CustomResources: []api.CustomResource{
+			{Group: "cert-manager.io", Version: "v1", Kind: "Issuer", Resource: "issuers"},
+			{Group: "cert-manager.io", Version: "v1", Kind: "Certificate", Resource: "certificates"},
+			{Group: "acme.example.com", Version: "v1", Kind: "Thing", Resource: "things"},
+		}}},
+		"namespace-customresources": {Type: api.Namespace, Limits: &api.Limits{CustomResources: []api.CustomResource{
+			{Group: "acme.example.com", Version: "v1", Kind: "Thing", Resource: "things"},
+		}}},
 		"virtualcluster-members": {Type: api.VirtualCluster, Members: []api.Member{
 			{Kind: "User", Name: "jane", Role: api.RoleAdmin},
 			{Kind: "Group", Name: "team", Role: api.RoleEdit},
@@ -86,6 +94,7 @@ func TestGolden(t *testing.T) {
 			objects := []isolation.Object{isolation.Namespace(e, host())}
 			objects = append(objects, isolation.Objects(in)...)
 			objects = append(objects, isolation.Access(in)...)
+			objects = append(objects, isolation.SyncerAccess(in)...)
 			golden(t, name, objects)
 		})
 	}

@@ -163,6 +163,27 @@ func TestValidateNamespace(t *testing.T) {
 	}
 }
 
+// custom is a custom resource in limits.
+func custom(group, kind, resource string, edit func(*api.CustomResource)) api.CustomResource {
+	r := api.CustomResource{Group: group, Version: "v1", Kind: kind, Resource: resource}
+	if edit != nil {
+		edit(&r)
+	}
+	return r
+}
+
+// certificates are described as docs/customresources.md says.
+func certificates() api.CustomResource {
+	return custom("cert-manager.io", "Certificate", "certificates", func(r *api.CustomResource) {
+		r.References = []api.CustomReference{
+			{Path: ".spec.secretName", Kind: "Secret", From: api.FromHost},
+			{Path: ".spec.issuerRef.name", Group: "cert-manager.io", Kind: "Issuer", KindPath: ".spec.issuerRef.kind"},
+		}
+		r.SelectorPaths, r.LabelPaths, r.NamespacePaths, r.VerbatimPaths = []string{".spec.a"}, []string{".spec.b"}, []string{".spec.c"}, []string{".spec.d"}
+		r.HostPaths = []string{".spec.dnsNames[*]", ".spec.commonName"}
+	})
+}
+
 func TestValidateLimits(t *testing.T) {
 	cases := map[string]struct {
 		limits api.Limits
@@ -198,6 +219,30 @@ func TestValidateLimits(t *testing.T) {
 		"two hosts in one":          {limits: api.Limits{Hosts: []string{"a.example.com,b.example.com"}}, where: "hosts"},
 		"an ingress class with a /": {limits: api.Limits{IngressClasses: []string{"a/b"}}, where: "ingressClasses"},
 		"a gateway of nowhere":      {limits: api.Limits{Gateways: []string{"public"}}, where: "gateways", says: "NAMESPACE/NAME"},
+		"custom resources":          {limits: api.Limits{CustomResources: []api.CustomResource{certificates(), custom("snapshot.storage.k8s.io", "VolumeSnapshot", "volumesnapshots", nil)}}},
+		"a path without a dot": {limits: api.Limits{CustomResources: []api.CustomResource{custom("example.com", "Thing", "things", func(r *api.CustomResource) {
+			r.References = []api.CustomReference{{Path: "spec.secretName", Kind: "Secret"}}
+		})}}, where: "customResources[0].references[0].path", says: "begins with a dot"},
+		"a path with an index": {limits: api.Limits{CustomResources: []api.CustomResource{certificates(), custom("example.com", "Thing", "things", func(r *api.CustomResource) {
+			r.HostPaths = []string{".spec.host", ".spec.hosts[0]"}
+		})}}, where: "customResources[1].hostPaths[1]", says: "hosts[0]"},
+		"a path into the status": {limits: api.Limits{CustomResources: []api.CustomResource{custom("example.com", "Thing", "things", func(r *api.CustomResource) {
+			r.NamespacePaths = []string{".status.namespace"}
+		})}}, where: "namespacePaths[0]", says: ".status"},
+		"a kind path elsewhere": {limits: api.Limits{CustomResources: []api.CustomResource{custom("example.com", "Thing", "things", func(r *api.CustomResource) {
+			r.References = []api.CustomReference{{Path: ".spec.ref.name", Kind: "Secret", KindPath: ".spec.kind"}}
+		})}}, where: "references[0].kindPath", says: "same object"},
+		"a Service from the host": {limits: api.Limits{CustomResources: []api.CustomResource{custom("example.com", "Thing", "things", func(r *api.CustomResource) {
+			r.References = []api.CustomReference{{Path: ".spec.name", Kind: "Service", From: api.FromHost}}
+		})}}, where: "references[0].kind", says: "Secrets and ConfigMaps"},
+		"a kind of Kubernetes' own": {limits: api.Limits{CustomResources: []api.CustomResource{custom("rbac.authorization.k8s.io", "Role", "roles", nil)}}, where: "customResources[0].group", says: "no group of custom resources"},
+		"another one":               {limits: api.Limits{CustomResources: []api.CustomResource{custom("apps", "Deployment", "deployments", nil)}}, where: "customResources[0].group"},
+		"one of ours":               {limits: api.Limits{CustomResources: []api.CustomResource{custom("sublet.dev", "Tenant", "tenants", nil)}}, where: "customResources[0].group"},
+		"one that crosses anyway":   {limits: api.Limits{CustomResources: []api.CustomResource{custom("gateway.networking.k8s.io", "HTTPRoute", "httproutes", nil)}}, where: "customResources[0].resource", says: "leave it out"},
+		"all resources":             {limits: api.Limits{CustomResources: []api.CustomResource{custom("example.com", "Thing", "*", nil)}}, where: "customResources[0].resource"},
+		"a subresource":             {limits: api.Limits{CustomResources: []api.CustomResource{custom("example.com", "Thing", "things/status", nil)}}, where: "customResources[0].resource"},
+		"a kind that is none":       {limits: api.Limits{CustomResources: []api.CustomResource{custom("example.com", "thing", "things", nil)}}, where: "customResources[0].kind"},
+		"a kind twice":              {limits: api.Limits{CustomResources: []api.CustomResource{certificates(), certificates()}}, where: "customResources[1]", says: "Certificate.cert-manager.io"},
 		"a runtime class with a /":  {limits: api.Limits{RuntimeClass: "a/b"}, where: "runtimeClass"},
 	}
 	for name, c := range cases {

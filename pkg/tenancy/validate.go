@@ -93,6 +93,7 @@ func ValidateLimits(t *api.Tenant) field.ErrorList {
 			errs = append(errs, field.Invalid(at, key, "keys under "+api.Prefix+" are Sublet's own"))
 		}
 	}
+	errs = append(errs, validateCustomResources(limits.CustomResources, path.Child("customResources"))...)
 	if class := limits.RuntimeClass; class != "" {
 		if messages := validation.IsDNS1123Subdomain(class); len(messages) > 0 {
 			errs = append(errs, field.Invalid(path.Child("runtimeClass"), class, messages[0]))

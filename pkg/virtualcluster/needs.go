@@ -32,6 +32,11 @@ func Needs(e tenancy.Effective, storage Storage) corev1.ResourceList {
 	count(revisions+2, "count/controllerrevisions.apps")
 	// Of the syncer, of the manager, and of each role.
 	count(5, "count/rolebindings.rbac.authorization.k8s.io")
+	if len(e.Limits.CustomResources) > 0 {
+		// Of the syncer, for these.
+		count(6, "count/rolebindings.rbac.authorization.k8s.io")
+		count(1, "count/roles.rbac.authorization.k8s.io")
+	}
 	// Those of package isolation.
 	count(3, corev1.ResourceQuotas, "count/resourcequotas")
 	count(1, "count/limitranges")

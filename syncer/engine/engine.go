@@ -92,6 +92,8 @@ type Engine struct {
 	// causes are what the host may refuse an object for.
 	causes   map[sourceKey]*source
 	accounts *resource
+	// madeOnHost is what something on the host makes for custom resources.
+	madeOnHost map[schema.GroupKind]*source
 	// tokens is the host's Secrets; nil if no kind asks for tokens.
 	tokens *source
 
@@ -121,6 +123,8 @@ type Engine struct {
 	// made are the Unwatched ones that the tenant has, or may have from an
 	// earlier run.
 	made map[request]bool
+	// adopted are objects made on the host that were given an owner there.
+	adopted map[types.UID]bool
 	// busy objects are being reconciled.
 	busy map[request]bool
 	// held objects are being changed on the host ahead of their virtual one.
@@ -193,17 +197,19 @@ func New(o Options) (*Engine, error) {
 		o.Clock = clock.RealClock{}
 	}
 	e := &Engine{
-		Options:   o,
-		sources:   map[sourceKey]*source{},
-		causes:    map[sourceKey]*source{},
-		index:     newIndex(o.Clock.Now),
-		refused:   map[request]bool{},
-		futile:    map[write]translate.Object{},
-		held:      map[request]*hold{},
-		abandoned: map[request]time.Time{},
-		busy:      map[request]bool{},
-		bound:     map[request]bool{},
-		made:      map[request]bool{},
+		Options:    o,
+		sources:    map[sourceKey]*source{},
+		causes:     map[sourceKey]*source{},
+		madeOnHost: map[schema.GroupKind]*source{},
+		adopted:    map[types.UID]bool{},
+		index:      newIndex(o.Clock.Now),
+		refused:    map[request]bool{},
+		futile:     map[write]translate.Object{},
+		held:       map[request]*hold{},
+		abandoned:  map[request]time.Time{},
+		busy:       map[request]bool{},
+		bound:      map[request]bool{},
+		made:       map[request]bool{},
 	}
 	e.fresh, e.queue, e.tokenQueue = e.newQueue(), e.newQueue(), e.newQueue()
 
@@ -219,6 +225,10 @@ func New(o Options) (*Engine, error) {
 		return nil, err
 	}
 	if err := e.addReads(virtual, host); err != nil {
+		return nil, err
+	}
+
+	if err := e.addMade(host); err != nil {
 		return nil, err
 	}
 
@@ -399,6 +409,13 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, s := range e.causes {
 		// Nothing waits for these: without them, it is tried again later.
 		if err := s.start(func(_, _ metav1.Object) { e.retryRefused(retryPause) }); err != nil {
+			return err
+		}
+		running.Go(func() { s.controller.RunWithContext(ctx) })
+	}
+	for kind, s := range e.madeOnHost {
+		// Nor for these: what they find comes as a change.
+		if err := s.start(e.handlerOf(nil, sourceKey{translate.Host, kind}, s)); err != nil {
 			return err
 		}
 		running.Go(func() { s.controller.RunWithContext(ctx) })
@@ -620,6 +637,12 @@ func (e *Engine) noteRefs(r request, self types.NamespacedName) {
 		refs = e.refs(r.kind, virtual, host)
 		changed = e.index.set(r, self, refs)
 	}
+	e.refer(changed)
+	e.readAgain(refs)
+}
+
+// refer looks again at what is now referred to, or no longer.
+func (e *Engine) refer(changed []target) {
 	for _, to := range changed {
 		for _, k := range e.kinds {
 			if k.WhenReferenced && k.GroupKind() == to.kind && k.fromHost() == (to.side == translate.Host) {
@@ -627,7 +650,6 @@ func (e *Engine) noteRefs(r request, self types.NamespacedName) {
 			}
 		}
 	}
-	e.readAgain(refs)
 }
 
 // readAgain looks again at what is read by name, as something that refers to it

@@ -18,32 +18,63 @@ import (
 // every interval. Where the host no longer does, what the tenant saw of it goes.
 func (e *Engine) follow(ctx context.Context, any translate.Any, virtual, host *client) {
 	logger := klog.FromContext(ctx).WithValues("kind", any.GroupVersionKind)
+	look := func(context.Context) (served, hasStatus, soon bool, err error) {
+		served, err = e.serves(any, virtual, host)
+		return served, any.StatusSubresource, false, err
+	}
+	if any.Borrowed {
+		b, err := e.newBorrower(any, virtual, host)
+		if err != nil {
+			logger.Error(err, "Could not begin with a custom resource")
+			return
+		}
+		look = b.borrow
+	}
 	var active *activation
 	defer func() { active.end() }()
 	for {
-		served, err := e.serves(any, virtual, host)
+		served, hasStatus, soon, err := look(ctx)
 		switch {
+		case err != nil && any.Borrowed && ctx.Err() == nil:
+			logger.Error(err, "Could not look after the definition of a custom resource, will try again")
 		case err != nil:
 			logger.V(1).Info("Could not look whether both sides have an optional kind", "err", err)
 		case served && active == nil:
+			any.StatusSubresource = hasStatus
 			if active, err = e.activate(ctx, any, virtual, host); err != nil {
 				logger.Error(err, "Could not begin with an optional kind, will try again")
 				break
 			}
 			logger.Info("Both sides have an optional kind")
-		case !served && active != nil:
-			active.end()
+		case active != nil && (!served || any.StatusSubresource != hasStatus):
+			e.deactivate(active)
 			active = nil
-			logger.Info("An optional kind is gone")
+			logger.Info("An optional kind is gone, or another one")
 			if err := e.retireOptional(ctx, any, virtual); err != nil {
 				logger.Error(err, "Could not remove what stood for host objects of a kind that is gone")
 			}
+			soon = served
+		}
+		interval := e.OptionalInterval
+		if soon {
+			interval = min(interval, settleInterval)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-e.Clock.After(e.OptionalInterval):
+		case <-e.Clock.After(interval):
 		}
+	}
+}
+
+// deactivate ends an optional kind: what its objects referred to need no longer
+// cross for them.
+func (e *Engine) deactivate(a *activation) {
+	a.end()
+	e.noting.Lock()
+	defer e.noting.Unlock()
+	for _, holder := range e.index.holdersOf(a.kind) {
+		e.refer(e.index.drop(holder))
 	}
 }
 

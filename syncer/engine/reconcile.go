@@ -75,7 +75,7 @@ func (e *Engine) reconcile(ctx context.Context, r request) error {
 		// Just written: the host's answer comes as a change.
 		return nil
 	}
-	return e.status(ctx, r, in)
+	return errors.Join(e.status(ctx, r, in), e.fetchMade(ctx, r, in))
 }
 
 // gather reads both sides and what the kind's Refs name. The virtual object is
@@ -327,7 +327,11 @@ func (e *Engine) deleteVirtual(ctx context.Context, r request, virtual translate
 func (e *Engine) apply(ctx context.Context, r request, in translate.Input[translate.Object]) (translate.Object, error) {
 	desired, err := r.kind.ToHost(in)
 	if err != nil {
-		return nil, e.refuse(r, in.Virtual, "CannotSync", err)
+		refused := e.refuse(r, in.Virtual, "CannotSync", err)
+		if translate.IsWithdrawn(err) && in.Host != nil {
+			return nil, errors.Join(refused, e.deleteHost(ctx, r, in.Host, nil))
+		}
+		return nil, refused
 	}
 	if desired == nil {
 		e.accepted(r)

@@ -137,6 +137,19 @@ func (x *index) drop(holder request) []target {
 	return changed
 }
 
+// holdersOf returns what is recorded of a kind's objects.
+func (x *index) holdersOf(k *kind) []request {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var all []request
+	for holder := range x.holders {
+		if holder.kind == k {
+			all = append(all, holder)
+		}
+	}
+	return all
+}
+
 // watchers returns who wants to know when a target changes.
 func (x *index) watchers(to target) []request {
 	x.mu.RLock()

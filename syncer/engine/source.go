@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
@@ -76,12 +77,13 @@ func (s *source) start(handle func(before, after metav1.Object)) error {
 			return fmt.Errorf("metadata client of %s: %w", s.plural, err)
 		}
 		example = &metav1.PartialObjectMetadata{}
+		objects := metadataIn(getter, s.namespace)
 		lw = &cache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				return getter.List(ctx, o)
+				return objects.List(ctx, o)
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				return getter.Watch(ctx, o)
+				return objects.Watch(ctx, o)
 			},
 		}
 	}
@@ -105,6 +107,14 @@ func (s *source) start(handle func(before, after metav1.Object)) error {
 	})
 	s.store, s.controller = store.(cache.Indexer), controller
 	return nil
+}
+
+// metadataIn is all of a resource, or what is in a namespace.
+func metadataIn(getter metadata.Getter, namespace string) metadata.ResourceInterface {
+	if namespace == "" {
+		return getter
+	}
+	return getter.Namespace(namespace)
 }
 
 // transform makes objects smaller on their way into the cache.

@@ -11,7 +11,7 @@ import (
 )
 
 // ConfigMap crosses to the host as far as a synced object refers to it, the
-// tenant's kube-root-ca.crt among them.
+// tenant's kube-root-ca.crt among them, unless it came from there.
 func ConfigMap() translate.Kind[*corev1.ConfigMap] {
 	return translate.Kind[*corev1.ConfigMap]{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("ConfigMap"),
@@ -29,6 +29,9 @@ func ConfigMap() translate.Kind[*corev1.ConfigMap] {
 
 func configMapToHost(in translate.Input[*corev1.ConfigMap]) (*corev1.ConfigMap, error) {
 	virtual := in.Virtual
+	if translate.FromHost(virtual) {
+		return nil, nil // It is there by that name: see Custom.
+	}
 	return &corev1.ConfigMap{
 		ObjectMeta: in.Tenant.HostMeta(virtual),
 		Data:       maps.Clone(virtual.Data),

@@ -54,6 +54,7 @@ var update = flag.Bool("update", false, "rewrite the want files of testdata/*/*.
 //	want.NAME.yaml       the host object written to the subresource NAME
 //	want.refs            Refs
 //	want.tokens.yaml     Tokens
+//	want.made.yaml       Made, and what it makes of those objects in refs.host.yaml
 //	want.binding.yaml    Bind
 //	want.error           the error of ToHost or ToVirtual
 func TestGolden(t *testing.T) {
@@ -71,7 +72,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			kind := kindNamed(t, filepath.Base(filepath.Dir(file)))
+			kind := kindNamed(t, filepath.Base(filepath.Dir(file)), archive)
 			golden := parseGolden(t, kind, archive)
 			got := golden.outcome(t)
 			checkInvariants(t, kind, golden.in)
@@ -124,8 +125,21 @@ type golden struct {
 	in   translate.Input[translate.Object]
 }
 
-func kindNamed(t *testing.T, name string) translate.Any {
+// kindNamed finds the kind of a directory; in testdata/custom it is the first one
+// of a case's limits.
+func kindNamed(t *testing.T, name string, archive *txtar.Archive) translate.Any {
 	t.Helper()
+	if name == "custom" {
+		config := api.ControlPlaneConfig{}
+		for _, f := range archive.Files {
+			if f.Name == "config.yaml" {
+				if err := yaml.UnmarshalStrict(f.Data, &config); err != nil {
+					t.Fatalf("config.yaml: %v", err)
+				}
+			}
+		}
+		return kinds.Custom(config.CustomResources[0]).Erase()
+	}
 	for _, kind := range kinds.All() {
 		if strings.EqualFold(kind.GroupVersionKind.Kind, name) {
 			return kind
@@ -259,6 +273,9 @@ func (g golden) outcome(t *testing.T) map[string]string {
 			}
 		}
 	}
+	if g.kind.Made != nil && g.in.Virtual != nil {
+		g.putMade(t, put)
+	}
 	if g.in.Host == nil {
 		return out
 	}
@@ -284,6 +301,32 @@ func (g golden) outcome(t *testing.T) map[string]string {
 		put("want.virtual.yaml", virtual)
 	}
 	return out
+}
+
+// putMade puts what something on the host makes for the object.
+func (g golden) putMade(t *testing.T, put func(string, any)) {
+	t.Helper()
+	type entry struct {
+		Kind, Virtual, Host string
+		Copy                translate.Object `json:",omitempty"`
+	}
+	var all []entry
+	for _, made := range g.kind.Made(g.in.Virtual) {
+		e := entry{Kind: made.Kind.String(), Virtual: made.Virtual.String(), Host: made.Host}
+		for _, object := range g.in.Refs.Host {
+			if object.GetName() != made.Host {
+				continue
+			}
+			var err error
+			if e.Copy, err = made.ToVirtual(g.in.Tenant, g.in.Names, object); err != nil {
+				t.Fatal(err)
+			}
+		}
+		all = append(all, e)
+	}
+	if len(all) > 0 {
+		put("want.made.yaml", all)
+	}
 }
 
 func writeGolden(t *testing.T, file string, archive *txtar.Archive, got map[string]string) {

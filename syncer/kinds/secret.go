@@ -10,7 +10,8 @@ import (
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
 
-// Secret crosses to the host as far as a synced object refers to it.
+// Secret crosses to the host as far as a synced object refers to it, unless it
+// came from there.
 func Secret() translate.Kind[*corev1.Secret] {
 	return translate.Kind[*corev1.Secret]{
 		GroupVersionKind: corev1.SchemeGroupVersion.WithKind("Secret"),
@@ -28,6 +29,9 @@ func Secret() translate.Kind[*corev1.Secret] {
 
 func secretToHost(in translate.Input[*corev1.Secret]) (*corev1.Secret, error) {
 	virtual := in.Virtual
+	if translate.FromHost(virtual) {
+		return nil, nil // It is there by that name: see Custom.
+	}
 	host := &corev1.Secret{
 		ObjectMeta: in.Tenant.HostMeta(virtual, corev1.ServiceAccountNameKey, corev1.ServiceAccountUIDKey),
 		Type:       virtual.Type,

@@ -1,12 +1,15 @@
 package translate
 
 import (
+	"errors"
+
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Object is any Kubernetes object.
@@ -54,6 +57,10 @@ type Kind[T Object] struct {
 	// them. Those that are none of Kubernetes' own are *unstructured.Unstructured.
 	// No other kind may name them in Refs. Optional.
 	Optional bool
+	// Borrowed tells of an Optional kind that its definition is the host's, of
+	// which the tenant gets a copy; see Definition. Where the tenant has a
+	// definition of its own by that name, nothing crosses.
+	Borrowed bool
 	// Unused tells that the tenant's limits leave nothing of a kind that begins on
 	// the host to be seen: it is not read then. Optional.
 	Unused func(tenant Tenant) bool
@@ -72,6 +79,14 @@ type Kind[T Object] struct {
 	// are of the tenant's host namespace. Optional.
 	ReadsVirtual []Object
 	ReadsHost    []Object
+	// MadeOnHost holds an empty object of each kind that Made names.
+	MadeOnHost []Object
+	// Made names what something on the host makes for an object that has crossed,
+	// and that is brought to the tenant. Such objects are owned by the virtual
+	// object, in the tenant, and by the host one, on the host. Refs must name both
+	// sides of them with Watch. Only for kinds that begin in the tenant.
+	// Optional.
+	Made func(virtual T) []Made
 	// MayRefuse holds an empty object of each kind in the tenant's host
 	// namespace for which the host may refuse an object: when one changes, what
 	// was refused is tried again. Optional.
@@ -165,6 +180,33 @@ type Token struct {
 	Spec authenticationv1.TokenRequestSpec
 }
 
+// Made is an object that something on the host makes for one that has crossed.
+type Made struct {
+	Kind schema.GroupKind
+	// Virtual and Host are its names on the two sides.
+	Virtual types.NamespacedName
+	Host    string
+	// ToVirtual makes the virtual object of the host's. It is only asked about
+	// objects that bear none of our marks.
+	ToVirtual func(tenant Tenant, names Names, host Object) (Object, error)
+}
+
+// Withdraw makes an error of ToHost say that the object must not stay on the
+// host, if it is there. Without that, what runs goes on when a change is refused.
+func Withdraw(err error) error { return &withdrawn{err} }
+
+// IsWithdrawn tells whether an error is from Withdraw.
+func IsWithdrawn(err error) bool {
+	var w *withdrawn
+	return errors.As(err, &w)
+}
+
+type withdrawn struct{ err error }
+
+func (w *withdrawn) Error() string { return w.err.Error() }
+
+func (w *withdrawn) Unwrap() error { return w.err }
+
 // Input is all that a translation may look at. Nothing in it may be changed:
 // it comes straight from the caches.
 type Input[T Object] struct {
@@ -228,10 +270,12 @@ func (k Kind[T]) Erase() Any {
 		Rules:             k.Rules,
 		ClusterRules:      k.ClusterRules,
 		Optional:          k.Optional,
+		Borrowed:          k.Borrowed,
 		Unused:            k.Unused,
 		WhenReferenced:    k.WhenReferenced,
 		ReadsVirtual:      k.ReadsVirtual,
 		ReadsHost:         k.ReadsHost,
+		MadeOnHost:        k.MadeOnHost,
 		MayRefuse:         k.MayRefuse,
 		SeesFence:         k.SeesFence,
 		ToHost:            eraseInput(k.ToHost),
@@ -261,6 +305,9 @@ func (k Kind[T]) Erase() Any {
 	}
 	if k.Tokens != nil {
 		any.Tokens = func(virtual Object) []Token { return k.Tokens(as[T](virtual)) }
+	}
+	if k.Made != nil {
+		any.Made = func(virtual Object) []Made { return k.Made(as[T](virtual)) }
 	}
 	if k.Lost != nil {
 		any.Lost = func(tenant Tenant, virtual Object) bool { return k.Lost(tenant, as[T](virtual)) }

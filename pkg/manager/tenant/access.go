@@ -6,6 +6,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -14,12 +15,15 @@ import (
 	"github.com/sublet-dev/sublet/pkg/isolation"
 )
 
-// accessPhase gives members their rights: nobody comes in before the fence
-// stands.
+// accessPhase gives members their rights, and the syncer those on custom
+// resources: nobody comes in before the fence stands.
 type accessPhase struct {
 	client  client.Client
 	applier *apply.Applier
 	host    func(context.Context) (isolation.Host, error)
+	// clear deletes what a syncer made of a custom resource, and tells whether
+	// there was any.
+	clear func(ctx context.Context, kind schema.GroupResource, namespace string) (bool, error)
 }
 
 func (accessPhase) Condition() string { return api.ConditionFenceReady }
@@ -46,6 +50,9 @@ func (p accessPhase) Run(ctx context.Context, s *state) error {
 	if err := p.bind(ctx, bindings); err != nil {
 		return err
 	}
+	if keep, err = p.customResources(ctx, s, in); err != nil {
+		return err
+	}
 	// The fence has bindings too; they are not this phase's to take away.
 	if s.effective.Type != api.Folder {
 		for _, object := range isolation.Objects(in) {
@@ -54,8 +61,10 @@ func (p accessPhase) Run(ctx context.Context, s *state) error {
 	}
 	keep = append(append(keep, roles...), bindings...)
 	if s.effective.Type != api.Folder {
-		if err := prune(ctx, p.client, p.applier, &rbacv1.RoleBindingList{}, s.effective, keep); err != nil {
-			return err
+		for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}} {
+			if err := prune(ctx, p.client, p.applier, list, s.effective, keep); err != nil {
+				return err
+			}
 		}
 	}
 	clusterScoped := s.effective

@@ -77,19 +77,19 @@ type phase interface {
 func (r *Reconciler) phases(t api.TenantType) []phase {
 	switch t {
 	case api.Folder:
-		return []phase{accessPhase{r.Client, r.Applier, r.hostOf}}
+		return []phase{accessPhase{r.Client, r.Applier, r.hostOf, r.clearSynced}}
 	case api.Namespace:
 		return []phase{
 			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace, r.hostOf},
 			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways, r.Shares},
-			accessPhase{r.Client, r.Applier, r.hostOf},
+			accessPhase{r.Client, r.Applier, r.hostOf, r.clearSynced},
 		}
 	default:
 		return []phase{
 			namespacePhase{r.Client, r.Live, r.Applier, r.SystemNamespace, r.hostOf},
 			groundworkPhase{r.Client, r.Live, r.Applier, r.serviceRanges, r.hostAPI, r.Now},
 			fencePhase{r.Client, r.Live, r.Applier, r.hostOf, &r.ways, r.Shares},
-			accessPhase{r.Client, r.Applier, r.hostOf},
+			accessPhase{r.Client, r.Applier, r.hostOf, r.clearSynced},
 			controlPlanePhase{r.Applier, r.Image},
 		}
 	}
@@ -134,6 +134,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	if err == nil {
 		err = r.observe(ctx, s)
+	}
+	if err == nil {
+		r.lookForCustomResources(ctx, s)
 	}
 	s.summarize(err)
 	return again(s.requeueAfter, errors.Join(err, r.writeStatus(ctx, s)))
