@@ -389,8 +389,17 @@ func TestCustomResources(t *testing.T) {
 			t.Fatal(err)
 		}
 		gone(t, "host certificate", hostCertificate("own"))
-		gone(t, "the Secret in the tenant", virtualSecret("own-tls"))
-		gone(t, "the Secret on the host", hostSecret("own-tls"))
+		// The garbage collectors of both sides take these. They look for new kinds
+		// every half minute, and the kind is new.
+		for side, secret := range map[string]func(context.Context) (*corev1.Secret, error){"tenant": virtualSecret("own-tls"), "host": hostSecret("own-tls")} {
+			within(t, 3*patience, "the Secret is gone: "+side, func(ctx context.Context) error {
+				_, err := secret(ctx)
+				if apierrors.IsNotFound(err) {
+					return nil
+				}
+				return fmt.Errorf("still there (%v)", err)
+			})
+		}
 	})
 	t.Run("without a status of its own", func(t *testing.T) {
 		resource := schema.GroupVersionResource{Group: "watch.example.com", Version: "v1", Resource: "monitors"}
