@@ -138,6 +138,19 @@ const (
 	AnnotationConfigHash = Prefix + "config-hash"
 )
 
+// Annotations on a namespace that somebody else made, for a Namespace tenant to have
+// it.
+const (
+	// AnnotationGiveTo is written by whoever may change the namespace: the name of the
+	// tenant that it is given to, or NAME/UID for one that is there already. The
+	// manager takes it away when it takes the offer up.
+	AnnotationGiveTo = Prefix + "give-to"
+	// AnnotationAdopted stands on a tenant's namespace that was given to it, and so
+	// is not deleted with it. It holds the labels of Pod Security admission that the
+	// namespace had before, as KEY=VALUE separated by commas.
+	AnnotationAdopted = Prefix + "adopted"
+)
+
 // AnnotationAcceptParent stands on a Tenant whose parent was deleted and made
 // anew: the UID of the one that is meant to be its parent now.
 const AnnotationAcceptParent = Prefix + "accept-parent"

@@ -81,7 +81,8 @@ type TenantSpec struct {
 	Parent string `json:"parent,omitempty"`
 
 	// Namespace is the tenant's host namespace. Without it the namespace has
-	// the tenant's name. A namespace that exists is never adopted.
+	// the tenant's name. One that exists already is only adopted, by a tenant of
+	// type Namespace, when its annotation sublet.dev/give-to names the tenant.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`

@@ -64,6 +64,18 @@ func Namespace(e tenancy.Effective, host Host) *corev1.Namespace {
 	}
 }
 
+// PodSecurityLabels are those of a namespace's labels that Namespace sets for Pod
+// Security admission.
+func PodSecurityLabels(all map[string]string) map[string]string {
+	set := map[string]string{}
+	for _, key := range []string{enforceLabel, warnLabel} {
+		if value, ok := all[key]; ok {
+			set[key] = value
+		}
+	}
+	return set
+}
+
 // tolerations are entries of a limit for the policy that compares them.
 func tolerations(entries []corev1.Toleration) []string {
 	texts := make([]string, 0, len(entries))

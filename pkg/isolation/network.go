@@ -348,3 +348,14 @@ func port(protocol corev1.Protocol, number int) networkingv1.NetworkPolicyPort {
 	value := intstr.FromInt(number)
 	return networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: &value}
 }
+
+// Opens says whether a NetworkPolicy lets pods reach more than pods of their own
+// namespace. It is what the admission policy sublet-network refuses to everybody but
+// a syncer; one that was there before the namespace was a tenant's can be such.
+func Opens(policy *networkingv1.NetworkPolicy) bool {
+	return slices.ContainsFunc(policy.Spec.Egress, func(rule networkingv1.NetworkPolicyEgressRule) bool {
+		return len(rule.To) == 0 || slices.ContainsFunc(rule.To, func(peer networkingv1.NetworkPolicyPeer) bool {
+			return peer.PodSelector == nil || peer.NamespaceSelector != nil || peer.IPBlock != nil
+		})
+	})
+}

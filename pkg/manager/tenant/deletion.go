@@ -37,6 +37,8 @@ const (
 // finalize takes away what a tenant has on the host. It asks nothing of the
 // tenant's own control plane.
 //
+//	an adopted namespace       is given back, without the fence; the rest is about
+//	                           one that was made for the tenant
 //	delete the namespace       from here on nothing new can be made in it, so
 //	                           neither the syncer nor a Deployment brings back
 //	                           what is deleted next
@@ -113,6 +115,9 @@ func (r *Reconciler) takeNamespaceAway(ctx context.Context, s *state) (gone bool
 	}
 	if !owns(s.tenant, namespace) {
 		return true, nil
+	}
+	if adopted(namespace) && namespace.DeletionTimestamp.IsZero() {
+		return r.release(ctx, s, namespace)
 	}
 	r.drains.start(s.tenant.Name, namespace.Name)
 	first := namespace.DeletionTimestamp.IsZero()

@@ -15,8 +15,8 @@ import (
 	"github.com/sublet-dev/sublet/pkg/tenancy"
 )
 
-// namespacePhase makes the host namespace and keeps its labels. It never takes
-// over a namespace that it did not make.
+// namespacePhase makes the host namespace and keeps its labels. It takes over a
+// namespace that it did not make only where that was given to the tenant.
 type namespacePhase struct {
 	client          client.Client
 	live            client.Reader
@@ -40,6 +40,11 @@ func (p namespacePhase) Run(ctx context.Context, s *state) error {
 	if err != nil {
 		return err
 	}
+	if !owns(s.tenant, current) && offered(s.tenant, current) {
+		if current, err = p.adopt(ctx, s, current); err != nil {
+			return err
+		}
+	}
 	if !owns(s.tenant, current) {
 		return taken(s.effective, current)
 	}
@@ -51,6 +56,11 @@ func (p namespacePhase) Run(ctx context.Context, s *state) error {
 		// The UID makes the server refuse should it be another namespace by now.
 		want.UID = current.UID
 		if err := p.applier.Apply(ctx, want); err != nil {
+			return err
+		}
+	}
+	if adopted(current) {
+		if err := p.begin(ctx, s, current); err != nil {
 			return err
 		}
 	}
@@ -94,14 +104,16 @@ func owns(tenant *api.Tenant, namespace *corev1.Namespace) bool {
 }
 
 func taken(e tenancy.Effective, namespace *corev1.Namespace) *blocked {
-	owner := "it was not made for this tenant"
+	owner, remedy := "it was not made for this tenant", "Delete that namespace"
 	switch other := namespace.Labels[api.LabelTenant]; {
 	case other == e.Name:
 		owner = "it belongs to an earlier tenant of this name"
 	case other != "":
 		owner = fmt.Sprintf("it belongs to tenant %q", other)
+	case e.Type == api.Namespace:
+		remedy = fmt.Sprintf("Whoever may change that namespace can give it to the tenant (kubectl annotate namespace %s %s=%s); or delete it", namespace.Name, api.AnnotationGiveTo, e.Name)
 	}
 	return &blocked{reasonNamespaceTaken, fmt.Sprintf(
-		"namespace %q exists already and is not adopted: %s. Delete that namespace, or delete this tenant and create it with another name or another spec.namespace",
-		namespace.Name, owner)}
+		"namespace %q exists already and is not adopted: %s. %s, or delete this tenant and create it with another name or another spec.namespace",
+		namespace.Name, owner, remedy)}
 }

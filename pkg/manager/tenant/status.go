@@ -34,6 +34,7 @@ const (
 	reasonNamespaceReserved = "NamespaceReserved"
 	reasonNamespaceTaken    = "NamespaceTaken"
 	reasonNamespaceLeaving  = "NamespaceTerminating"
+	reasonNamespaceUnfit    = "NamespaceUnfit"
 	reasonInvalidLimits     = "InvalidLimits"
 	reasonInvalidSpec       = "InvalidVirtualCluster"
 	reasonNoStorageClass    = "NoStorageClass"
