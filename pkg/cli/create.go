@@ -47,6 +47,8 @@ type createOptions struct {
 	wait    bool
 	timeout time.Duration
 	connect bool
+	// adopting says that the namespace may be there already.
+	adopting bool
 }
 
 func newCreateCommand(a *app) *cobra.Command {
@@ -461,7 +463,7 @@ func (o *createOptions) check(ctx context.Context, clients *hostClients, tenant 
 
 func (o *createOptions) checkNamespace(ctx context.Context, clients *hostClients, tenant *api.Tenant) error {
 	name := tenancy.HostNamespace(tenant)
-	if name == "" {
+	if name == "" || o.adopting {
 		return nil
 	}
 	namespace, err := clients.kube.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
@@ -473,12 +475,16 @@ func (o *createOptions) checkNamespace(ctx context.Context, clients *hostClients
 	}
 	owner := namespace.Labels[api.LabelTenant]
 	switch {
-	case owner == tenant.Name:
+	case owner == tenant.Name || offeredTo(namespace, tenant):
 		return nil
 	case owner != "":
 		return hint(fmt.Errorf("the host namespace %q belongs to tenant %q", name, owner), "Choose another name, or another namespace with --namespace.")
 	}
-	return hint(fmt.Errorf("the host namespace %q exists already and is not a tenant's; it will not be taken over", name), "Choose another name, or another namespace with --namespace.")
+	err = fmt.Errorf("the host namespace %q exists already and is not a tenant's; it will not be taken over", name)
+	if tenant.Spec.Type == api.Namespace {
+		return hint(err, "Choose another name, or another namespace with --namespace. To make a tenant of that one, give it to it first: kubectl annotate namespace %s %s=%s.", name, api.AnnotationGiveTo, tenant.Name)
+	}
+	return hint(err, "Choose another name, or another namespace with --namespace.")
 }
 
 func (o *createOptions) checkStorageClass(ctx context.Context, clients *hostClients, tenant *api.Tenant) error {

@@ -8,6 +8,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
+
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/tenancy"
 )
 
 // YAML writes the result as documents, the templates first, then the tenants from
@@ -49,7 +52,24 @@ func (r *Result) YAML() ([]byte, error) {
 		}
 		out.Write(content)
 	}
+	r.offers(&out)
 	return out.Bytes(), nil
+}
+
+// offers tells how the namespaces that there are become the tenants'.
+func (r *Result) offers(out *bytes.Buffer) {
+	first := true
+	for _, tenant := range r.Tenants {
+		namespace := tenancy.HostNamespace(tenant)
+		if namespace == "" {
+			continue
+		}
+		if first {
+			out.WriteString("# Whoever may change the namespaces gives those that there are to their tenants, before\n# these are made:\n")
+			first = false
+		}
+		fmt.Fprintf(out, "#   kubectl annotate namespace %s %s=%s\n", namespace, api.AnnotationGiveTo, tenant.Name)
+	}
 }
 
 func comment(out *bytes.Buffer, notes []Note) {
