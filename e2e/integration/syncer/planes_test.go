@@ -349,8 +349,8 @@ func (p *planes) runNode(t *testing.T) {
 	})
 }
 
-// nodeRetry and overloaded: as the kubelet, the node tries again when the API
-// server has no time.
+// nodeRetry and overloaded: the node, as a kubelet, and who writes thousands of
+// objects try again when the API server has no time.
 var nodeRetry = wait.Backoff{Duration: time.Second, Factor: 1, Steps: 30}
 
 func overloaded(err error) bool {
