@@ -95,11 +95,12 @@ func (r report) find(name string) (spec, bool) {
 	return r.Specs[index], true
 }
 
-// merge puts a run into the report. A whole run is the report from then on.
+// merge puts a run into the report. A whole run is the report from then on, and so
+// is one that was interrupted when it had run all that the report knows.
 func (r report) merge(run attempt, specs []spec) report {
 	merged := report{Target: r.Target, Runs: []attempt{run}}
 	byName := map[string]spec{}
-	if !run.Whole {
+	if !run.Whole && !(run.Interrupted && covers(specs, r.Specs)) {
 		merged.Runs = append(slices.Clone(r.Runs), run)
 		for _, s := range r.Specs {
 			byName[s.Name] = s
@@ -119,6 +120,15 @@ func (r report) merge(run attempt, specs []spec) report {
 	}
 	slices.SortFunc(merged.Specs, func(a, b spec) int { return cmp.Compare(a.Name, b.Name) })
 	return merged
+}
+
+// covers says whether all of the old specs are among the new ones.
+func covers(specs, old []spec) bool {
+	ran := map[string]bool{}
+	for _, s := range specs {
+		ran[s.Name] = true
+	}
+	return !slices.ContainsFunc(old, func(s spec) bool { return !ran[s.Name] })
 }
 
 // errNoReport is that of a target that was never run.

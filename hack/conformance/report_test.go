@@ -132,6 +132,17 @@ func TestMerge(t *testing.T) {
 			}
 		})
 	}
+	interrupted := attempt{Command: "make conformance", Interrupted: true}
+	if merged := before.merge(interrupted, again); len(merged.Runs) != 2 || len(merged.Specs) <= len(again) {
+		t.Errorf("what an interrupted run did not come to is forgotten: %+v", merged)
+	}
+	all := []spec{{Name: "0", State: passed}}
+	for _, s := range before.Specs {
+		all = append(all, spec{Name: s.Name, State: passed})
+	}
+	if diff := cmp.Diff(report{Target: "tenant", Runs: []attempt{interrupted}, Specs: all}, before.merge(interrupted, all)); diff != "" {
+		t.Errorf("an interrupted run that came to all of them owes nothing to earlier ones\n-want +got:\n%s", diff)
+	}
 	if before.Specs[0].Earlier != 0 || len(before.Runs) != 1 {
 		t.Errorf("the earlier report was changed: %+v", before)
 	}
