@@ -98,7 +98,7 @@ func TestImports(t *testing.T) {
 			reason:   "the daemon joins them",
 		},
 		"what becomes of a tenant is pure": {
-			packages: []string{"pkg/tenancy", "pkg/isolation", "pkg/virtualcluster", "pkg/migrate"},
+			packages: []string{"pkg/tenancy", "pkg/isolation", "pkg/virtualcluster", "pkg/migrate", "pkg/template"},
 			never:    append(own("syncer", "pkg/manager", "pkg/cli", "pkg/controlplane"), clients...),
 			reason:   "a fence that can call a client is none that a golden file can test",
 		},

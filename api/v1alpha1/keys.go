@@ -26,6 +26,9 @@ const (
 	// all that is open.
 	LabelIngressIsolated = Prefix + "ingress-isolated"
 	LabelEgressIsolated  = Prefix + "egress-isolated"
+	// LabelTemplate names the Template that made an object, in a tenant's
+	// namespace or in a virtual cluster.
+	LabelTemplate = Prefix + "template"
 	// LabelTenantType stands on the tenant's host namespace.
 	LabelTenantType = Prefix + "tenant-type"
 )
@@ -155,6 +158,10 @@ const (
 // anew: the UID of the one that is meant to be its parent now.
 const AnnotationAcceptParent = Prefix + "accept-parent"
 
+// AnnotationRevision stands on a hook of a chart that a template runs: of which
+// revision of the template it is.
+const AnnotationRevision = Prefix + "revision"
+
 // FinalizerTenant keeps a Tenant until everything on the host is gone.
 const FinalizerTenant = Prefix + "cleanup"
 
@@ -202,6 +209,15 @@ const (
 	// ManagerName names the manager's Deployment and ServiceAccount; it is the
 	// manager's field owner.
 	ManagerName = "sublet-manager"
+	// TemplateAccountPrefix and the name of a tenant make the name of the
+	// ServiceAccount, in the manager's namespace, in whose name templates are
+	// applied in the tenant's namespace. TemplateBinding is the RoleBinding there
+	// that makes it an admin. The account itself does not exist: nobody can be
+	// given its token.
+	TemplateAccountPrefix = "sublet-template-"
+	TemplateBinding       = "sublet-templates"
+	// TemplateOwner is the field owner of what templates make.
+	TemplateOwner = "sublet-templates"
 	// SystemNamespace is the default namespace of the manager.
 	SystemNamespace = "sublet-system"
 	// RootTenant is the Folder at the top of the tree, the implicit parent of every

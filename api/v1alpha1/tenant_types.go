@@ -428,11 +428,15 @@ type NetworkLimits struct {
 type TemplateRef struct {
 	// Name of the Template.
 	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
-	// Parameters for the template, by name.
+	// Parameters for the template, by name. Each is text, whatever its type: "3",
+	// "true", and for a list "a,b" or "[\"a\",\"b\"]".
 	// +optional
 	Parameters map[string]string `json:"parameters,omitempty"`
-	// Sync keeps what the template made in force; else it is applied once.
+	// Sync keeps what the template makes in force: what somebody changes is
+	// changed back, and what the template no longer has is deleted. Else the
+	// template is applied once, and what it made belongs to the tenant.
 	// +optional
 	Sync bool `json:"sync,omitempty"`
 }
@@ -556,8 +560,8 @@ const (
 	// ConditionControlPlaneReady is about the control plane of a
 	// VirtualCluster: its API answers.
 	ConditionControlPlaneReady = "ControlPlaneReady"
-	// ConditionFullyApplied is False when the spec asks for something that this
-	// release stores but does not act upon, and absent otherwise.
+	// ConditionFullyApplied is False when the spec asks for something that cannot
+	// be done to what is there already, and absent otherwise.
 	ConditionFullyApplied = "FullyApplied"
 	// ConditionDeletionBlocked says what a deletion waits for.
 	ConditionDeletionBlocked = "DeletionBlocked"
@@ -567,6 +571,10 @@ const (
 	// ConditionExpires is True for a tenant with a TTL or ExpiresAt, and absent
 	// otherwise; it says when the tenant is deleted.
 	ConditionExpires = "Expires"
+	// ConditionTemplatesApplied is about the templates of a tenant, and absent
+	// without any. It does not count for Ready: a tenant can be used while one
+	// of its templates has a mistake.
+	ConditionTemplatesApplied = "TemplatesApplied"
 )
 
 // TenantStatus is what is true of a tenant.
@@ -606,6 +614,11 @@ type TenantStatus struct {
 	// Effective is what counts for the tenant, and where it comes from.
 	// +optional
 	Effective *EffectiveStatus `json:"effective,omitempty"`
+	// Templates are how far each of the templates that apply to the tenant is.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Templates []AppliedTemplate `json:"templates,omitempty"`
 	// Conditions say where to look next.
 	// +optional
 	// +listType=map

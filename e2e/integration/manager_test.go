@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +24,7 @@ import (
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -63,6 +66,11 @@ type managedHost struct {
 	client client.Client
 	scheme *runtime.Scheme
 	stop   func()
+	// planes are where the APIs of virtual clusters are, by the address of their
+	// Service.
+	planes sync.Map
+	// charts is the manager's folder of charts.
+	charts string
 }
 
 func startManagedHost(t *testing.T) *managedHost {
@@ -92,7 +100,7 @@ func startManagedHost(t *testing.T) *managedHost {
 			t.Errorf("stopping the host: %v", err)
 		}
 	})
-	h := &managedHost{t: t, config: plane.Config(), scheme: runtime.NewScheme()}
+	h := &managedHost{t: t, config: plane.Config(), scheme: runtime.NewScheme(), charts: t.TempDir()}
 	if err := errors.Join(clientgoscheme.AddToScheme(h.scheme), api.AddToScheme(h.scheme)); err != nil {
 		t.Fatal(err)
 	}
@@ -184,17 +192,16 @@ func (h *managedHost) installChart() {
 // startManager runs the manager as its ServiceAccount.
 func (h *managedHost) startManager() {
 	ctx, cancel := context.WithCancel(logr.NewContext(context.Background(), testr.NewWithInterface(quietAfter{h.t}, testr.Options{})))
-	config := rest.CopyConfig(h.config)
-	config.Impersonate = rest.ImpersonationConfig{
-		UserName: "system:serviceaccount:" + api.SystemNamespace + ":" + api.ManagerName,
-		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + api.SystemNamespace, "system:authenticated"},
-	}
+	config := rest.AnonymousClientConfig(h.config)
+	config.BearerToken = h.token(api.SystemNamespace, api.ManagerName)
 	if os.Getenv("SUBLET_TEST_LOG") != "" {
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return tracing{next} })
 	}
 	done := make(chan error, 1)
 	go func() {
-		done <- manager.Run(ctx, manager.Options{Config: config, Image: testImage, LeaderElection: true})
+		done <- manager.Run(ctx, manager.Options{
+			Config: config, Image: testImage, LeaderElection: true, DialTenant: h.dialTenant, ChartDirectory: h.charts,
+		})
 	}()
 	h.stop = func() {
 		cancel()
@@ -203,6 +210,27 @@ func (h *managedHost) startManager() {
 		}
 		h.stop = func() {}
 	}
+}
+
+// token is one of a ServiceAccount.
+func (h *managedHost) token(namespace, name string) string {
+	h.t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	request := &authenticationv1.TokenRequest{}
+	if err := h.client.SubResource("token").Create(h.t.Context(), account, request); err != nil {
+		h.t.Fatal(err)
+	}
+	return request.Status.Token
+}
+
+// dialTenant connects to a virtual cluster that a test has started, by the address
+// of its Service.
+func (h *managedHost) dialTenant(ctx context.Context, network, address string) (net.Conn, error) {
+	at, there := h.planes.Load(address)
+	if !there {
+		return nil, fmt.Errorf("dial %s: no such host", address)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, at.(string))
 }
 
 // quietAfter logs only failures: a manager logs a lot.
@@ -251,8 +279,11 @@ func (h *managedHost) eventually(what string, check func(ctx context.Context) er
 	h.t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(h.t.Context(), 10*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		last = check(ctx)
-		return last == nil, nil
+		err := check(ctx)
+		if err == nil || ctx.Err() == nil {
+			last = err
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		h.t.Fatalf("%s: %v: %v", what, err, last)

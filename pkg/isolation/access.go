@@ -35,6 +35,9 @@ func Access(in Input) []Object {
 			objects = append(objects, roleBinding(in, "sublet-"+string(role), prefix+string(role), subjects))
 		}
 	}
+	if in.Tenant.Type == api.Namespace && in.Templates {
+		objects = append(objects, roleBinding(in, api.TemplateBinding, string(api.RoleAdmin), []rbacv1.Subject{TemplateAccount(in)}))
+	}
 	objects = append(objects, tenantRole(in, "", everyone, rbacv1.PolicyRule{
 		APIGroups: []string{api.GroupName}, Resources: []string{"tenants"},
 		ResourceNames: []string{in.Tenant.Name}, Verbs: []string{"get", "list", "watch"},
@@ -54,6 +57,18 @@ func Access(in Input) []Object {
 		rbacv1.PolicyRule{
 			APIGroups: []string{api.GroupName}, Resources: []string{"tenants"}, Verbs: []string{"create"},
 		})...)
+}
+
+// TemplateAccount is in whose name templates are applied in the tenant's
+// namespace: an admin there, and nobody anywhere else. It is named in the
+// manager's namespace because whoever may edit the tenant's may use every
+// ServiceAccount in it.
+func TemplateAccount(in Input) rbacv1.Subject {
+	return rbacv1.Subject{
+		Kind:      rbacv1.ServiceAccountKind,
+		Name:      api.TemplateAccountPrefix + in.Tenant.Name,
+		Namespace: in.Host.SystemNamespace,
+	}
 }
 
 // tenantRole gives rights on this one Tenant to subjects, if there are any.

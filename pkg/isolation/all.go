@@ -25,6 +25,9 @@ type Input struct {
 	// ControlPlane is what the tenant's control plane itself takes of countable
 	// and storage resources, by the names of a quota; nil for other types.
 	ControlPlane corev1.ResourceList
+	// Templates says that there are templates to be applied in the namespace, or
+	// to be taken away.
+	Templates bool
 }
 
 // Host is what the fence must know of the host cluster.

@@ -72,6 +72,7 @@ func TestGolden(t *testing.T) {
 		"namespace-customresources": {Type: api.Namespace, Limits: &api.Limits{CustomResources: []api.CustomResource{
 			{Group: "acme.example.com", Version: "v1", Kind: "Thing", Resource: "things"},
 		}}},
+		"namespace-templates": {Type: api.Namespace, Templates: []api.TemplateRef{{Name: "baseline"}}},
 		"virtualcluster-members": {Type: api.VirtualCluster, Members: []api.Member{
 			{Kind: "User", Name: "jane", Role: api.RoleAdmin},
 			{Kind: "Group", Name: "team", Role: api.RoleEdit},
@@ -87,7 +88,7 @@ func TestGolden(t *testing.T) {
 	for name, spec := range cases {
 		t.Run(name, func(t *testing.T) {
 			e := tenancy.Of(&api.Tenant{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "1234"}, Spec: spec})
-			in := isolation.Input{Tenant: e, Host: host()}
+			in := isolation.Input{Tenant: e, Host: host(), Templates: len(e.Templates) > 0}
 			if e.Type == api.VirtualCluster {
 				in.ControlPlane = quota("services", "2", "secrets", "4", "requests.storage", "2Gi")
 			}

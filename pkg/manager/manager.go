@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -22,7 +24,9 @@ import (
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/apply"
+	"github.com/sublet-dev/sublet/pkg/helm"
 	"github.com/sublet-dev/sublet/pkg/manager/quota"
+	"github.com/sublet-dev/sublet/pkg/manager/template"
 	"github.com/sublet-dev/sublet/pkg/manager/tenant"
 	"github.com/sublet-dev/sublet/pkg/version"
 )
@@ -50,6 +54,12 @@ type Options struct {
 	// Unguarded says that the chart's admission policies are off. Admins of
 	// tenants then get no right to change a Tenant.
 	Unguarded bool
+	// ChartDirectory holds the charts that Templates name by a path; none when
+	// empty.
+	ChartDirectory string
+	// DialTenant connects to the API of a virtual cluster, as the address of its
+	// Service on the host; plainly when nil. Tests have no such network.
+	DialTenant func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Requests to the host's API in a second: enough to make some tenants at a time
@@ -134,6 +144,9 @@ func newManager(ctx context.Context, o Options) (ctrl.Manager, error) {
 	if err := addTenants(ctx, mgr, cfg, o); err != nil {
 		return nil, fmt.Errorf("add the controller of tenants: %w", err)
 	}
+	if err := addTemplates(ctx, mgr, cfg, o); err != nil {
+		return nil, fmt.Errorf("add the controller of templates: %w", err)
+	}
 	return mgr, nil
 }
 
@@ -175,4 +188,36 @@ func addTenants(ctx context.Context, mgr ctrl.Manager, cfg *rest.Config, o Optio
 		Client: mgr.GetClient(), Ledger: shares, Now: time.Now, IndexNamespace: tenant.IndexNamespace, Changed: changed,
 	}
 	return q.SetupWithManager(mgr)
+}
+
+func addTemplates(ctx context.Context, mgr ctrl.Manager, cfg *rest.Config, o Options) error {
+	r := &template.Reconciler{
+		Client:          mgr.GetClient(),
+		Live:            mgr.GetAPIReader(),
+		Config:          cfg,
+		Mapper:          mgr.GetRESTMapper(),
+		Charts:          library(mgr.GetAPIReader(), o),
+		SystemNamespace: o.Namespace,
+		IndexNamespace:  tenant.IndexNamespace,
+		Dial:            o.DialTenant,
+		Now:             time.Now,
+	}
+	return r.SetupWithManager(ctx, mgr)
+}
+
+// library finds charts, and what it needs for that in the manager's namespace.
+func library(live client.Reader, o Options) *helm.Library {
+	return &helm.Library{
+		Directory: o.ChartDirectory,
+		ConfigMap: func(ctx context.Context, name, key string) ([]byte, error) {
+			found := &corev1.ConfigMap{}
+			err := live.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: name}, found)
+			return found.BinaryData[key], client.IgnoreNotFound(err)
+		},
+		Credentials: func(ctx context.Context, name string) (string, string, error) {
+			found := &corev1.Secret{}
+			err := live.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: name}, found)
+			return string(found.Data[corev1.BasicAuthUsernameKey]), string(found.Data[corev1.BasicAuthPasswordKey]), err
+		},
+	}
 }

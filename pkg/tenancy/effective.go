@@ -247,19 +247,6 @@ func has(list corev1.ResourceList, name corev1.ResourceName) bool {
 	return ok
 }
 
-// NotApplied names what is asked for and this release stores without acting upon
-// it: of the tenant's own spec as paths into it, and limits from wherever.
-func NotApplied(t *api.Tenant, _ Effective) []string {
-	var paths []string
-	note := func(asked bool, path string) {
-		if asked {
-			paths = append(paths, path)
-		}
-	}
-	note(len(t.Spec.Templates) > 0, "spec.templates")
-	return paths
-}
-
 // minor is MAJOR.MINOR of a version such as v1.36.3.
 func minor(v string) string {
 	parts := strings.SplitN(strings.TrimPrefix(v, "v"), ".", 3)

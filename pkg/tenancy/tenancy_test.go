@@ -304,17 +304,3 @@ func TestVersions(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
-
-func TestNotApplied(t *testing.T) {
-	plain := tenant(api.TenantSpec{Type: api.Namespace, Members: []api.Member{{Kind: "User", Name: "x", Role: api.RoleView}}})
-	if got := tenancy.NotApplied(plain, tenancy.Of(plain)); len(got) > 0 {
-		t.Errorf("got %v", got)
-	}
-	asked := tenant(api.TenantSpec{
-		Type: api.Namespace, Parent: "company", Templates: []api.TemplateRef{{Name: "t"}},
-	})
-	want := []string{"spec.templates"}
-	if diff := cmp.Diff(want, tenancy.NotApplied(asked, tenancy.Of(asked))); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-}

@@ -37,6 +37,7 @@ func newManagerCommand() *cobra.Command {
 	flags.StringVar(&options.ProbeAddress, "probe-address", "", "where to serve /healthz and /readyz (default: nowhere)")
 	flags.DurationVar(&options.DeletionGrace, "deletion-grace", 0, "time that the pods of a deleted tenant get to stop (default: 1s)")
 	flags.BoolVar(&options.Unguarded, "unguarded", false, "the chart's admission policies are off: give admins of tenants no right to change a Tenant")
+	flags.StringVar(&options.ChartDirectory, "chart-directory", "", "folder with the charts that Templates name by a path (default: none)")
 	host.add(cmd)
 	log.add(cmd)
 	return cmd

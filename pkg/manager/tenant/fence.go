@@ -91,7 +91,10 @@ func input(ctx context.Context, s *state, host func(context.Context) (isolation.
 	if err != nil {
 		return isolation.Input{}, err
 	}
-	in := isolation.Input{Tenant: s.effective, Host: facts}
+	in := isolation.Input{
+		Tenant: s.effective, Host: facts,
+		Templates: len(s.effective.Templates) > 0 || len(s.tenant.Status.Templates) > 0,
+	}
 	if s.effective.Type == api.VirtualCluster {
 		in.ControlPlane = virtualcluster.Needs(s.effective, s.storage)
 	}

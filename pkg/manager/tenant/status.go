@@ -39,7 +39,6 @@ const (
 	reasonInvalidSpec       = "InvalidVirtualCluster"
 	reasonNoStorageClass    = "NoStorageClass"
 	reasonKeysLost          = "KeysLost"
-	reasonNotSupported      = "NotSupported"
 	reasonNotApplied        = "NotApplied"
 	reasonStarting          = "Starting"
 	reasonUnschedulable     = "Unschedulable"
@@ -184,20 +183,13 @@ func (s *state) readyMessage() string {
 	}
 }
 
-// noteNotApplied tells what this release stores without acting upon it.
+// noteNotApplied tells what of the spec is stored only.
 func (s *state) noteNotApplied() {
-	reason, notes := reasonNotApplied, s.notApplied
-	if paths := tenancy.NotApplied(s.tenant, s.effective); len(paths) > 0 {
-		if len(notes) == 0 {
-			reason = reasonNotSupported
-		}
-		notes = append(notes, "this release stores but does not apply: "+strings.Join(paths, ", "))
-	}
-	if len(notes) == 0 {
+	if len(s.notApplied) == 0 {
 		meta.RemoveStatusCondition(&s.status.Conditions, api.ConditionFullyApplied)
 		return
 	}
-	s.condition(api.ConditionFullyApplied, metav1.ConditionFalse, reason, strings.Join(notes, "; "))
+	s.condition(api.ConditionFullyApplied, metav1.ConditionFalse, reasonNotApplied, strings.Join(s.notApplied, "; "))
 }
 
 // writeStatus writes once, and only what changed.
