@@ -41,6 +41,9 @@ type createOptions struct {
 	members      []string
 	ttl          time.Duration
 	featureGates map[string]string
+	templates    []string
+	settings     []string
+	sync         bool
 
 	dryRun  string
 	output  output
@@ -75,7 +78,7 @@ Interrupted and run again with the same flags, it goes on where it was.`,
 %[1]s create try --ephemeral
 
 # One below a team, by whoever is admin of that; and what is in a file, at once.
-%[1]s create shop --type Namespace --parent team1
+%[1]s create shop --type Namespace --parent team1 --template web --set host=shop.example.com
 %[1]s create -f company.yaml
 
 # For a pull request: gone by itself after eight hours.
@@ -124,6 +127,9 @@ Interrupted and run again with the same flags, it goes on where it was.`,
 	flags.StringArrayVar(&o.members, "member", nil, "who may use the tenant: user:NAME=ROLE, group:NAME=ROLE or serviceaccount:NAMESPACE/NAME=ROLE, with role admin, edit or view; may be repeated")
 	flags.DurationVar(&o.ttl, "ttl", 0, "how long the tenant lives, such as 8h: then it is deleted with all that is in it (default: until it is deleted)")
 	flags.StringToStringVar(&o.featureGates, "feature-gates", nil, "feature gates of the control plane: Name=true,Other=false")
+	flags.StringArrayVar(&o.templates, "template", nil, "template to apply in the tenant; may be repeated")
+	flags.StringArrayVar(&o.settings, "set", nil, "parameter of the template, PARAMETER=VALUE; of several templates TEMPLATE.PARAMETER=VALUE; may be repeated")
+	flags.BoolVar(&o.sync, "sync", false, "keep in force what the templates make, and roll out changes of them (default: apply them once)")
 	flags.StringVar(&o.dryRun, "dry-run", "none", "none, client (only print the object) or server (ask the host, but make nothing)")
 	flags.Lookup("dry-run").NoOptDefVal = "client"
 	flags.BoolVar(&o.wait, "wait", true, "wait until the tenant can be used")
@@ -135,6 +141,7 @@ Interrupted and run again with the same flags, it goes on where it was.`,
 	completeValues(cmd, "pod-security", podSecurityLevels()...)
 	completeValues(cmd, "dry-run", "none", "client", "server")
 	_ = cmd.RegisterFlagCompletionFunc("parent", a.completeTenants(true))
+	_ = cmd.RegisterFlagCompletionFunc("template", a.completeTemplates)
 	return cmd
 }
 
@@ -181,6 +188,9 @@ func (o *createOptions) tenant() (*api.Tenant, error) {
 		return nil, usagef("--ttl %s: it cannot have ended before it begins", o.ttl)
 	case o.ttl > 0:
 		tenant.Spec.TTL = &metav1.Duration{Duration: o.ttl}
+	}
+	if tenant.Spec.Templates, err = parseTemplates(o.templates, o.settings, o.sync); err != nil {
+		return nil, err
 	}
 	if tenant.Spec.Limits, err = o.limits(); err != nil {
 		return nil, err
@@ -374,6 +384,9 @@ func (o *createOptions) run(ctx context.Context) error {
 	}
 	wait := &waiter{app: o.app, clients: clients, progress: progress, timeout: o.timeout}
 	done, err := wait.wait(ctx, created)
+	if err == nil {
+		done, err = o.waitTemplates(ctx, clients, done, progress)
+	}
 	if err != nil {
 		return interrupted(ctx, err, "tenant %q goes on being made. Run the same command again to go on waiting, or %q to give it up.", o.name, o.app.name+" delete "+o.name)
 	}
@@ -445,7 +458,7 @@ func (o *createOptions) ensure(ctx context.Context, clients *hostClients, tenant
 
 // check refuses, before anything is made, what the host could not give.
 func (o *createOptions) check(ctx context.Context, clients *hostClients, tenant *api.Tenant) error {
-	checks := []func(context.Context, *hostClients, *api.Tenant) error{o.checkNamespace, o.checkStorageClass, o.checkParent}
+	checks := []func(context.Context, *hostClients, *api.Tenant) error{o.checkNamespace, o.checkStorageClass, o.checkParent, o.checkTemplates}
 	problems := make([]error, len(checks))
 	var wg sync.WaitGroup
 	for i, check := range checks {

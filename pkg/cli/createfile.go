@@ -87,7 +87,10 @@ func (o *createOptions) runFiles(ctx context.Context) error {
 	}
 	for i, tenant := range made {
 		wait := &waiter{app: o.app, clients: clients, progress: progress, timeout: max(o.timeout-time.Since(started), time.Second)}
-		if made[i], err = wait.wait(ctx, tenant); err != nil {
+		if made[i], err = wait.wait(ctx, tenant); err == nil {
+			made[i], err = o.waitTemplates(ctx, clients, made[i], progress)
+		}
+		if err != nil {
 			return interrupted(ctx, err, "the tenants go on being made. Run the same command again to go on waiting.")
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ func (a *app) describe(ctx context.Context, name string) error {
 		return err
 	}
 	d := &description{app: a, clients: clients, tenant: tenant, namespace: tenancy.HostNamespace(tenant), now: time.Now()}
-	sections := []section{{"", d.summary}, {"Members", d.members}, {"Limits", d.limits}, {"Conditions", d.conditions}}
+	sections := []section{{"", d.summary}, {"Members", d.members}, {"Limits", d.limits}, {"Templates", d.templates}, {"Conditions", d.conditions}}
 	if d.namespace != "" {
 		sections = append(sections, section{"Usage", d.usage})
 		if tenant.Spec.Type == api.VirtualCluster {
@@ -159,6 +160,21 @@ func (d *description) limits(_ context.Context, w *strings.Builder) error {
 		rows = append(rows, []string{limit.Name, limit.Value, fromText(limit.From, d.tenant.Name)})
 	}
 	return table(w, []string{"LIMIT", "VALUE", "FROM"}, rows)
+}
+
+func (d *description) templates(_ context.Context, w *strings.Builder) error {
+	if d.tenant.Status.Effective == nil || len(d.tenant.Status.Effective.Templates) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, ref := range d.tenant.Status.Effective.Templates {
+		state, message := templateState(d.tenant, ref.Name)
+		if d.tenant.Spec.Type == api.Folder {
+			state, message = "-", "for the tenants below"
+		}
+		rows = append(rows, []string{ref.Name, fromText([]string{ref.From}, d.tenant.Name), strconv.FormatBool(ref.Sync), state, message})
+	}
+	return table(w, []string{"TEMPLATE", "FROM", "SYNC", "STATE", "MESSAGE"}, rows)
 }
 
 func (d *description) conditions(_ context.Context, w *strings.Builder) error {

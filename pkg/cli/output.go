@@ -52,6 +52,16 @@ func printNames(w io.Writer, object runtime.Object) error {
 	case *api.Tenant:
 		_, err := fmt.Fprintf(w, "tenant.%s/%s\n", api.GroupName, typed.Name)
 		return err
+	case *api.Template:
+		_, err := fmt.Fprintf(w, "template.%s/%s\n", api.GroupName, typed.Name)
+		return err
+	case *api.TemplateList:
+		for i := range typed.Items {
+			if err := printNames(w, &typed.Items[i]); err != nil {
+				return err
+			}
+		}
+		return nil
 	case *api.TenantList:
 		for i := range typed.Items {
 			if err := printNames(w, &typed.Items[i]); err != nil {

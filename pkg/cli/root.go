@@ -201,6 +201,7 @@ kubectl get namespaces
 		newDescribeCommand(a),
 		newMembersCommand(a),
 		newMoveCommand(a),
+		newTemplatesCommand(a),
 		newAdoptCommand(a),
 		newImportCommand(a),
 		newKubeconfigCommand(a),
