@@ -95,7 +95,7 @@ const (
 // TemplateParameter is one parameter of a template. One that is neither required
 // nor given nor has a default is empty text, 0, false or the empty list.
 //
-// +kubebuilder:validation:XValidation:rule="!(has(self.required) && self.required && has(self.default) && self.default != ”)",message="a required parameter has no default"
+// +kubebuilder:validation:XValidation:rule="!(has(self.required) && self.required && has(self.default) && size(self.default) > 0)",message="a required parameter has no default"
 type TemplateParameter struct {
 	// +kubebuilder:validation:Pattern=`^[A-Za-z_][A-Za-z0-9_]*$`
 	// +kubebuilder:validation:MaxLength=63

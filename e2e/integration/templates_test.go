@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +12,9 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -19,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -39,6 +44,8 @@ func TestTemplates(t *testing.T) {
 	h.run("Errors", func(*testing.T) { testTemplateErrors(h) })
 	h.run("Escalation", func(*testing.T) { testTemplateEscalation(h) })
 	h.run("BrokenTree", func(*testing.T) { testTemplateBrokenTree(h) })
+	h.run("Docs", func(*testing.T) { testTemplateDocs(h) })
+	h.run("Chart", func(*testing.T) { testTemplateChart(h) })
 	h.run("VirtualCluster", func(*testing.T) { testTemplateVirtualCluster(h) })
 }
 
@@ -733,4 +740,226 @@ manifests:
 		t.Error(err)
 	}
 	h.remove("lab", "labs")
+}
+
+// testTemplateDocs makes what the page about templates shows.
+func testTemplateDocs(h *managedHost) {
+	t := h.t
+	page, err := os.ReadFile("../../docs/templates.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(page), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	documents := strings.Split(example, "\n---\n")
+	if len(documents) != 3 {
+		t.Fatalf("%d objects in the example", len(documents))
+	}
+	for _, document := range documents {
+		object := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
+			t.Fatal(err)
+		}
+		h.create(object)
+	}
+	h.templateIs("bakery", "web", api.TemplateApplied, "Applied")
+	h.configMap(h.client, "bakery", "settings", map[string]string{
+		"host": "bakery.example.com", "zones": "a,b", "owners": "ann@example.com", "where": "this is root/customers/bakery", "script": `cd "${HOME}"`,
+	})
+	deployment := &appsv1.Deployment{}
+	if err := h.client.Get(t.Context(), client.ObjectKey{Namespace: "bakery", Name: "web"}, deployment); err != nil {
+		t.Fatal(err)
+	}
+	if *deployment.Spec.Replicas != 2 {
+		t.Errorf("%d replicas", *deployment.Spec.Replicas)
+	}
+	// A status is nobody's drift, but another number is.
+	deployment.Spec.Replicas = new(int32(5))
+	if err := h.client.Update(t.Context(), deployment); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("the number of replicas is back", func(ctx context.Context) error {
+		if err := h.client.Get(ctx, client.ObjectKeyFromObject(deployment), deployment); err != nil {
+			return err
+		}
+		if *deployment.Spec.Replicas != 2 {
+			return fmt.Errorf("%d replicas", *deployment.Spec.Replicas)
+		}
+		return nil
+	})
+	binding := &rbacv1.RoleBinding{}
+	if err := h.client.Get(t.Context(), client.ObjectKey{Namespace: "bakery", Name: "everybody-views"}, binding); err != nil {
+		t.Fatal(err)
+	}
+	if len(binding.Subjects) != 1 || binding.Subjects[0].Name != "ann@example.com" {
+		t.Errorf("the subjects are %+v", binding.Subjects)
+	}
+	h.remove("bakery", "customers")
+}
+
+// chart writes one into the manager's folder of charts.
+func (h *managedHost) chart(name string, templates map[string]string) {
+	h.t.Helper()
+	files := map[string]string{"Chart.yaml": "apiVersion: v2\nname: " + name + "\nversion: 1.0.0\n", "values.yaml": "color: blue\n"}
+	for file, content := range templates {
+		files["templates/"+file] = content
+	}
+	for file, content := range files {
+		path := filepath.Join(h.charts, name, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			h.t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// hookEnds plays the kubelet for a hook's pod.
+func (h *managedHost) hookEnds(namespace, name string, phase corev1.PodPhase, not types.UID) types.UID {
+	h.t.Helper()
+	pod := &corev1.Pod{}
+	h.eventually("the hook "+name+" ends", func(ctx context.Context) error {
+		pod = &corev1.Pod{}
+		if err := h.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, pod); err != nil {
+			return err
+		}
+		if pod.UID == not || pod.DeletionTimestamp != nil {
+			return errors.New("it is the one of before")
+		}
+		pod.Status.Phase = phase
+		return h.client.Status().Update(ctx, pod)
+	})
+	return pod.UID
+}
+
+func testTemplateChart(h *managedHost) {
+	t := h.t
+	hook := func(name, at, policy string) string {
+		return fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, annotations: {helm.sh/hook: "%s", helm.sh/hook-delete-policy: "%s"}}
+spec: {restartPolicy: Never, containers: [{name: c, image: example.com/hook:1}]}
+`, name, at, policy)
+	}
+	h.chart("site", map[string]string{
+		"config.yaml": `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: {{ .Release.Name }}-config, annotations: {helm.sh/resource-policy: {{ .Values.keep | quote }}}}
+data: {color: {{ .Values.color }}, namespace: {{ .Release.Namespace }}, apps: "{{ .Capabilities.APIVersions.Has "apps/v1/Deployment" }}"}
+`,
+		"before.yaml": hook("prepare", "pre-install,pre-upgrade", "before-hook-creation"),
+		"after.yaml":  hook("announce", "post-install", "hook-succeeded"),
+	})
+	h.create(h.tmpl("site", `
+parameters:
+- {name: color}
+chart: {path: site, values: {color: "${color}", keep: "no"}}
+`))
+	h.create(from(namespaceTenant("charted"), synced("site", "color", "red")))
+	waits := func(hook string) {
+		t.Helper()
+		h.eventually("it waits for "+hook, func(context.Context) error {
+			if entry := h.templateIs("charted", "site", api.TemplateApplying, "Applying"); !strings.Contains(entry.Message, `Pod "`+hook+`"`) {
+				return errors.New(entry.Message)
+			}
+			return nil
+		})
+	}
+	waits("prepare")
+	if err := h.client.Get(t.Context(), client.ObjectKeyFromObject(configMapIn("charted", "site-config")), &corev1.ConfigMap{}); !apierrors.IsNotFound(err) {
+		t.Errorf("what comes after the hook: %v", err)
+	}
+	first := h.hookEnds("charted", "prepare", corev1.PodSucceeded, "")
+	waits("announce")
+	h.hookEnds("charted", "announce", corev1.PodSucceeded, "")
+	entry := h.templateIs("charted", "site", api.TemplateApplied, "Applied")
+	if entry.Chart != "site-1.0.0" || len(entry.Objects) != 1 {
+		t.Errorf("the entry is %+v", entry)
+	}
+	h.configMap(h.client, "charted", "site-config", map[string]string{"color": "red", "namespace": "charted", "apps": "true"})
+	h.lacks(h.client, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "charted", Name: "announce"}})
+
+	// Drift is no upgrade: no hook runs.
+	if err := h.client.Delete(t.Context(), configMapIn("charted", "site-config")); err != nil {
+		t.Fatal(err)
+	}
+	h.configMap(h.client, "charted", "site-config", map[string]string{"color": "red", "namespace": "charted", "apps": "true"})
+	if pod := h.podNamed("charted", "prepare"); pod.UID != first {
+		t.Error("the hook ran once more")
+	}
+	// An upgrade runs its hooks, and one that fails holds it up.
+	h.change("charted", func(s *api.TenantSpec) { s.Templates = []api.TemplateRef{synced("site", "color", "green")} })
+	second := h.hookEnds("charted", "prepare", corev1.PodFailed, first)
+	if entry := h.templateIs("charted", "site", api.TemplateFailed, "HookFailed"); !strings.Contains(entry.Message, "prepare") {
+		t.Errorf("the message is %s", entry.Message)
+	}
+	h.configMap(h.client, "charted", "site-config", map[string]string{"color": "red", "namespace": "charted", "apps": "true"})
+	if err := h.client.Delete(t.Context(), h.podNamed("charted", "prepare"), client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+	h.hookEnds("charted", "prepare", corev1.PodSucceeded, second)
+	h.templateIs("charted", "site", api.TemplateApplied, "Applied")
+	h.configMap(h.client, "charted", "site-config", map[string]string{"color": "green", "namespace": "charted", "apps": "true"})
+
+	// A value cannot become more than a value.
+	h.change("charted", func(s *api.TenantSpec) {
+		s.Templates = []api.TemplateRef{synced("site", "color", "x}\n---\n{apiVersion: v1, kind: Secret, metadata: {name: climb}")}
+	})
+	if entry := h.templateIs("charted", "site", api.TemplateFailed, "InvalidTemplate"); !strings.Contains(entry.Message, `parameter "color"`) {
+		t.Errorf("the message is %s", entry.Message)
+	}
+	if err := h.client.Get(t.Context(), client.ObjectKey{Namespace: "charted", Name: "climb"}, &corev1.Secret{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the Secret: %v", err)
+	}
+	// Nor does what a chart makes have more rights than what a manifest does.
+	h.chart("climbs", map[string]string{"role.yaml": "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: climb}\nrules: [{apiGroups: ['*'], resources: ['*'], verbs: ['*']}]\n"})
+	h.create(h.tmpl("climbs", "chart: {path: climbs}"))
+	h.chart("random", map[string]string{"c.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: random}\ndata: {password: {{ randAlphaNum 10 | quote }}}\n"})
+	h.create(h.tmpl("random", "chart: {path: random}"))
+	h.create(h.tmpl("gone", "chart: {configMap: {name: my-chart}}"))
+	h.change("charted", func(s *api.TenantSpec) {
+		s.Templates = []api.TemplateRef{synced("climbs"), synced("random"), synced("gone")}
+	})
+	h.lacks(h.client, configMapIn("charted", "site-config"))
+	h.templateIs("charted", "climbs", api.TemplateFailed, "Forbidden")
+	if entry := h.templateIs("charted", "random", api.TemplateFailed, "InvalidTemplate"); !strings.Contains(entry.Message, `ConfigMap "random" differently each time`) {
+		t.Errorf("the message is %s", entry.Message)
+	}
+	if entry := h.templateIs("charted", "gone", api.TemplateFailed, "ChartNotFound"); !strings.Contains(entry.Message, "kubectl create configmap my-chart") {
+		t.Errorf("the message is %s", entry.Message)
+	}
+	// Once is often enough for a password.
+	h.change("charted", func(s *api.TenantSpec) { s.Templates = []api.TemplateRef{once("random"), synced("gone")} })
+	h.templateIs("charted", "random", api.TemplateApplied, "Applied")
+	loaded, err := loader.LoadDir(filepath.Join(h.charts, "climbs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded.Templates[0].Data = []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: from-archive}\ndata: {k: v}\n")
+	file, err := chartutil.Save(loaded, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.create(&corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: api.SystemNamespace, Name: "my-chart"}, BinaryData: map[string][]byte{"chart.tgz": content},
+	})
+	h.templateIs("charted", "gone", api.TemplateApplied, "Applied")
+	h.configMap(h.client, "charted", "from-archive", map[string]string{"k": "v"})
+	h.remove("charted")
+}
+
+func (h *managedHost) podNamed(namespace, name string) *corev1.Pod {
+	h.t.Helper()
+	pod := &corev1.Pod{}
+	if err := h.client.Get(h.t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, pod); err != nil {
+		h.t.Fatal(err)
+	}
+	return pod
 }
