@@ -271,6 +271,31 @@ func TestCustomResources(t *testing.T) {
 	}
 }
 
+// TestImpersonation holds that the manager becomes nobody but accounts of its own
+// namespace.
+func TestImpersonation(t *testing.T) {
+	manifests, _ := render(t, newHost, nil)
+	found := false
+	for _, object := range decode(t, manifests) {
+		role, ok := object.(*rbacv1.Role)
+		if !ok {
+			continue
+		}
+		for _, rule := range role.Rules {
+			if !slices.Contains(rule.Verbs, "impersonate") {
+				continue
+			}
+			found = true
+			if role.Namespace != "sublet-system" || !slices.Equal(rule.Resources, []string{"serviceaccounts"}) {
+				t.Errorf("Role %s/%s may become others: %v", role.Namespace, role.Name, rule)
+			}
+		}
+	}
+	if !found {
+		t.Error("nobody may impersonate: the test guards nothing")
+	}
+}
+
 // TestNoWildcards holds that a wildcard is only in the role that is bound in
 // tenants' namespaces.
 func TestNoWildcards(t *testing.T) {

@@ -177,6 +177,10 @@ type ChartRepository struct {
 	// Version of the chart, in full: no range, so that nothing changes by itself.
 	// +kubebuilder:validation:Pattern=`^v?[0-9]+\.[0-9]+\.[0-9]+([-+].+)?$`
 	Version string `json:"version"`
+	// CABundle holds the certificates, in PEM, of the authorities to believe; the
+	// image of the manager has no list of public ones.
+	// +optional
+	CABundle []byte `json:"caBundle,omitempty"`
 	// PlainHTTP speaks to an OCI registry without TLS.
 	// +optional
 	PlainHTTP bool `json:"plainHTTP,omitempty"`

@@ -63,9 +63,11 @@ const (
 type managedHost struct {
 	t      *testing.T
 	config *rest.Config
-	client client.Client
-	scheme *runtime.Scheme
-	stop   func()
+	// network is config over a connection, for whoever is somebody else.
+	network *rest.Config
+	client  client.Client
+	scheme  *runtime.Scheme
+	stop    func()
 	// planes are where the APIs of virtual clusters are, by the address of their
 	// Service.
 	planes sync.Map
@@ -100,7 +102,7 @@ func startManagedHost(t *testing.T) *managedHost {
 			t.Errorf("stopping the host: %v", err)
 		}
 	})
-	h := &managedHost{t: t, config: plane.Config(), scheme: runtime.NewScheme(), charts: t.TempDir()}
+	h := &managedHost{t: t, config: plane.Config(), network: plane.NetworkConfig(), scheme: runtime.NewScheme(), charts: t.TempDir()}
 	if err := errors.Join(clientgoscheme.AddToScheme(h.scheme), api.AddToScheme(h.scheme)); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +194,7 @@ func (h *managedHost) installChart() {
 // startManager runs the manager as its ServiceAccount.
 func (h *managedHost) startManager() {
 	ctx, cancel := context.WithCancel(logr.NewContext(context.Background(), testr.NewWithInterface(quietAfter{h.t}, testr.Options{})))
-	config := rest.AnonymousClientConfig(h.config)
+	config := rest.AnonymousClientConfig(h.network)
 	config.BearerToken = h.token(api.SystemNamespace, api.ManagerName)
 	if os.Getenv("SUBLET_TEST_LOG") != "" {
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return tracing{next} })

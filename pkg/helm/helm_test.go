@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -176,7 +177,7 @@ func TestRefusals(t *testing.T) {
 }
 
 // repository serves a chart in a repository with an index, and in a registry.
-func repository(t *testing.T, chart []byte) *httptest.Server {
+func repository(t *testing.T, chart []byte, start func(http.Handler) *httptest.Server) *httptest.Server {
 	t.Helper()
 	digest := func(content []byte) string {
 		sum := sha256.Sum256(content)
@@ -211,7 +212,7 @@ entries:
 		"/repo/charts/web.tgz":                         chart,
 		"/v2/":                                         []byte("{}"),
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		content, there := blobs[r.URL.Path]
 		if !there {
 			http.NotFound(w, r)
@@ -236,7 +237,9 @@ entries:
 
 func TestSources(t *testing.T) {
 	chart := packaged(t, files())
-	server := repository(t, chart)
+	server := repository(t, chart, httptest.NewServer)
+	secure := repository(t, chart, httptest.NewTLSServer)
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
 	directory := t.TempDir()
 	for name, content := range files() {
 		path := filepath.Join(directory, "charts", "web", name)
@@ -280,6 +283,10 @@ func TestSources(t *testing.T) {
 			URL: "oci://" + strings.TrimPrefix(server.URL, "http://") + "/charts", Name: name, Version: version, PlainHTTP: true,
 		}}
 	}
+	tls := func(url string, bundle []byte) *api.TemplateChart {
+		return &api.TemplateChart{Repository: &api.ChartRepository{URL: url, Name: "web", Version: "1.2.3", SecretName: "ann", CABundle: bundle}}
+	}
+	secureRegistry := "oci://" + strings.TrimPrefix(secure.URL, "https://") + "/charts"
 	cases := map[string]struct {
 		spec *api.TemplateChart
 		says string
@@ -304,6 +311,11 @@ func TestSources(t *testing.T) {
 		"a registry":                 {spec: registry("web", "1.2.3")},
 		"a chart that is not there":  {spec: registry("wob", "1.2.3"), says: "wob"},
 		"a version not in registry":  {spec: registry("web", "1.2.4"), says: "1.2.4"},
+		"its authority named":        {spec: tls(secure.URL+"/repo", authority)},
+		"its authority not named":    {spec: tls(secure.URL+"/repo", nil), says: "certificate"},
+		"no authority":               {spec: tls(secure.URL+"/repo", []byte("x")), says: "no certificate in PEM", final: true},
+		"a registry with TLS":        {spec: tls(secureRegistry, authority)},
+		"a registry nobody knows":    {spec: tls(secureRegistry, nil), says: "certificate"},
 		"no place at all":            {spec: &api.TemplateChart{}, says: "says nowhere", final: true},
 		"a repository that is not":   {spec: &api.TemplateChart{Repository: &api.ChartRepository{URL: "http://127.0.0.1:1", Name: "web", Version: "1.2.3"}}, says: "connection refused"},
 		"a repository again (known)": {spec: repo("1.2.3", "ann")},
@@ -332,7 +344,7 @@ func TestSources(t *testing.T) {
 
 // TestRenderTwice holds that a chart that is remembered is not changed by rendering.
 func TestRenderTwice(t *testing.T) {
-	server := repository(t, packaged(t, files()))
+	server := repository(t, packaged(t, files()), httptest.NewServer)
 	l := &helm.Library{Credentials: func(context.Context, string) (string, string, error) { return "ann", "secret", nil }}
 	spec := &api.TemplateChart{Repository: &api.ChartRepository{URL: server.URL + "/repo", Name: "web", Version: "1.2.3", SecretName: "ann"}}
 	first, err := l.Render(t.Context(), spec, map[string]any{"color": "red"}, release())

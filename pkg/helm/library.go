@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -47,8 +49,8 @@ type Library struct {
 	Directory string
 
 	mu    sync.Mutex
-	known map[api.ChartRepository][]*loader.BufferedFile
-	order []api.ChartRepository
+	known map[string][]*loader.BufferedFile
+	order []string
 }
 
 // NotFound is a chart that could not be fetched; it may be there later.
@@ -106,7 +108,7 @@ func unpack(content []byte, from string) ([]*loader.BufferedFile, error) {
 // read reads a chart in the folder of charts, and nothing outside of it.
 func (l *Library) read(name string) ([]*loader.BufferedFile, error) {
 	if l.Directory == "" {
-		return nil, notFound("the chart is named by the path %q, and the manager has no folder of charts: start it with --chart-directory", name)
+		return nil, notFound("the chart is named by the path %q, and the manager has no folder of charts: give it one (manager.charts of the installation, --chart-directory)", name)
 	}
 	root, err := os.OpenRoot(l.Directory)
 	if err != nil {
@@ -155,8 +157,9 @@ func (l *Library) read(name string) ([]*loader.BufferedFile, error) {
 
 // download fetches a chart once.
 func (l *Library) download(ctx context.Context, from api.ChartRepository) ([]*loader.BufferedFile, error) {
+	key := fmt.Sprintf("%q", []string{from.URL, from.Name, from.Version, from.SecretName, string(from.CABundle)})
 	l.mu.Lock()
-	files := l.known[from]
+	files := l.known[key]
 	l.mu.Unlock()
 	if files != nil {
 		return files, nil
@@ -170,11 +173,16 @@ func (l *Library) download(ctx context.Context, from api.ChartRepository) ([]*lo
 			return nil, notFound("read the credentials for %s in Secret %q: %w", from.URL, from.SecretName, err)
 		}
 	}
+	transport, err := transportFor(from)
+	if err != nil {
+		return nil, err
+	}
+	defer transport.CloseIdleConnections()
 	fetch := fromIndex
 	if registry.IsOCI(from.URL) {
 		fetch = fromRegistry
 	}
-	content, err := fetch(ctx, from, username, password)
+	content, err := fetch(ctx, from, transport, username, password)
 	if err != nil {
 		return nil, notFound("fetch chart %q %s from %s: %w", from.Name, from.Version, from.URL, err)
 	}
@@ -184,16 +192,31 @@ func (l *Library) download(ctx context.Context, from api.ChartRepository) ([]*lo
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.known == nil {
-		l.known = map[api.ChartRepository][]*loader.BufferedFile{}
+		l.known = map[string][]*loader.BufferedFile{}
 	}
-	if l.known[from] == nil {
-		if l.order = append(l.order, from); len(l.order) > kept {
+	if l.known[key] == nil {
+		if l.order = append(l.order, key); len(l.order) > kept {
 			delete(l.known, l.order[0])
 			l.order = l.order[1:]
 		}
-		l.known[from] = files
+		l.known[key] = files
 	}
 	return files, nil
+}
+
+// transportFor believes the authorities that are named, or those that the machine
+// does.
+func transportFor(from api.ChartRepository) (*http.Transport, error) {
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second}
+	if len(from.CABundle) == 0 {
+		return transport, nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(from.CABundle) {
+		return nil, errors.New("spec.chart.repository.caBundle holds no certificate in PEM")
+	}
+	transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return transport, nil
 }
 
 // index is what matters of a repository's index.yaml.
@@ -206,11 +229,12 @@ type index struct {
 }
 
 // fromIndex fetches a chart of a repository that has an index.
-func fromIndex(ctx context.Context, from api.ChartRepository, username, password string) ([]byte, error) {
+func fromIndex(ctx context.Context, from api.ChartRepository, transport http.RoundTripper, username, password string) ([]byte, error) {
 	base, err := url.Parse(strings.TrimSuffix(from.URL, "/") + "/")
 	if err != nil {
 		return nil, err
 	}
+	c := &http.Client{Transport: transport}
 	get := func(at *url.URL, most int64) ([]byte, error) {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 		if err != nil {
@@ -220,7 +244,7 @@ func fromIndex(ctx context.Context, from api.ChartRepository, username, password
 		if username != "" && at.Host == base.Host && at.Scheme == base.Scheme {
 			request.SetBasicAuth(username, password)
 		}
-		response, err := http.DefaultClient.Do(request)
+		response, err := c.Do(request)
 		if err != nil {
 			return nil, err
 		}
@@ -271,11 +295,11 @@ func fromIndex(ctx context.Context, from api.ChartRepository, username, password
 }
 
 // fromRegistry fetches a chart of an OCI registry.
-func fromRegistry(ctx context.Context, from api.ChartRepository, username, password string) ([]byte, error) {
+func fromRegistry(ctx context.Context, from api.ChartRepository, transport http.RoundTripper, username, password string) ([]byte, error) {
 	options := []registry.ClientOption{
 		registry.ClientOptWriter(io.Discard),
 		// It asks without a context.
-		registry.ClientOptHTTPClient(&http.Client{Timeout: fetchTime, Transport: cancelled{ctx}}),
+		registry.ClientOptHTTPClient(&http.Client{Timeout: fetchTime, Transport: cancelled{ctx, transport}}),
 	}
 	if from.PlainHTTP {
 		options = append(options, registry.ClientOptPlainHTTP())
@@ -299,11 +323,14 @@ func fromRegistry(ctx context.Context, from api.ChartRepository, username, passw
 }
 
 // cancelled ends requests with a context that they do not have.
-type cancelled struct{ ctx context.Context }
+type cancelled struct {
+	ctx  context.Context
+	next http.RoundTripper
+}
 
 func (c cancelled) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err := c.ctx.Err(); err != nil {
 		return nil, err
 	}
-	return http.DefaultTransport.RoundTrip(request)
+	return c.next.RoundTrip(request)
 }
