@@ -575,6 +575,9 @@ const (
 	// without any. It does not count for Ready: a tenant can be used while one
 	// of its templates has a mistake.
 	ConditionTemplatesApplied = "TemplatesApplied"
+	// ConditionHostsFree is there, and false, when something of the tenant claims a
+	// host name that somebody else claimed before.
+	ConditionHostsFree = "HostsFree"
 )
 
 // TenantStatus is what is true of a tenant.

@@ -443,6 +443,7 @@ func TestManager(t *testing.T) {
 	t.Run("PodLimits", func(t *testing.T) { h.t = t; testPodLimits(h) })
 	t.Run("Network", func(t *testing.T) { h.t = t; testNetwork(h) })
 	t.Run("Hosts", func(t *testing.T) { h.t = t; testHosts(h) })
+	t.Run("HostClaims", func(t *testing.T) { h.t = t; testHostClaims(h) })
 	t.Run("CustomResources", func(t *testing.T) { h.t = t; testCustomResources(h) })
 	t.Run("Policies", func(t *testing.T) { h.t = t; testPolicies(h) })
 	t.Run("Deletion", func(t *testing.T) { h.t = t; testDeletion(h) })

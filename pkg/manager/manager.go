@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -25,6 +26,7 @@ import (
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/apply"
 	"github.com/sublet-dev/sublet/pkg/helm"
+	"github.com/sublet-dev/sublet/pkg/manager/hosts"
 	"github.com/sublet-dev/sublet/pkg/manager/quota"
 	"github.com/sublet-dev/sublet/pkg/manager/template"
 	"github.com/sublet-dev/sublet/pkg/manager/tenant"
@@ -164,10 +166,23 @@ func addTenants(ctx context.Context, mgr ctrl.Manager, cfg *rest.Config, o Optio
 		return err
 	}
 	shares := &quota.Ledger{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), IndexParent: tenant.IndexParent}
-	changed := make(chan event.GenericEvent)
+	changed, hostsChanged := make(chan event.GenericEvent), make(chan event.GenericEvent)
+	untyped, err := dynamic.NewForConfigAndClient(dynamic.ConfigFor(cfg), mgr.GetHTTPClient())
+	if err != nil {
+		return err
+	}
+	claims := &hosts.Claims{}
+	if err := mgr.Add(&hosts.Watcher{
+		Claims: claims, Client: mgr.GetClient(), Dynamic: untyped, Discovery: discoverer,
+		Recorder: mgr.GetEventRecorder(api.ManagerName), Changed: hostsChanged,
+	}); err != nil {
+		return err
+	}
 	r := &tenant.Reconciler{
 		Shares:            shares,
 		SharesChanged:     changed,
+		Hosts:             claims,
+		HostsChanged:      hostsChanged,
 		Client:            mgr.GetClient(),
 		Live:              mgr.GetAPIReader(),
 		Applier:           apply.New(mgr.GetClient(), api.ManagerName),

@@ -123,6 +123,8 @@ type Engine struct {
 	// made are the Unwatched ones that the tenant has, or may have from an
 	// earlier run.
 	made map[request]bool
+	// active is what is read of optional kinds that both sides have.
+	active map[sourceKey]*source
 	// adopted are objects made on the host that were given an owner there.
 	adopted map[types.UID]bool
 	// busy objects are being reconciled.
@@ -201,6 +203,7 @@ func New(o Options) (*Engine, error) {
 		sources:    map[sourceKey]*source{},
 		causes:     map[sourceKey]*source{},
 		madeOnHost: map[schema.GroupKind]*source{},
+		active:     map[sourceKey]*source{},
 		adopted:    map[types.UID]bool{},
 		index:      newIndex(o.Clock.Now),
 		refused:    map[request]bool{},

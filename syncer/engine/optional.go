@@ -71,6 +71,11 @@ func (e *Engine) follow(ctx context.Context, any translate.Any, virtual, host *c
 // cross for them.
 func (e *Engine) deactivate(a *activation) {
 	a.end()
+	e.mu.Lock()
+	for _, s := range []*source{a.kind.virtual, a.kind.host} {
+		delete(e.active, sourceKey{s.side, a.kind.GroupKind()})
+	}
+	e.mu.Unlock()
 	e.noting.Lock()
 	defer e.noting.Unlock()
 	for _, holder := range e.index.holdersOf(a.kind) {
@@ -141,6 +146,11 @@ func (e *Engine) activate(ctx context.Context, any translate.Any, virtual, host 
 		return nil, fmt.Errorf("not all %s could be read within %s: may the syncer list them?", any.Resource, optionalReadTimeout)
 	}
 	k.active.Store(true)
+	e.mu.Lock()
+	for _, s := range []*source{k.virtual, k.host} {
+		e.active[sourceKey{s.side, any.GroupKind()}] = s
+	}
+	e.mu.Unlock()
 	// What came before both sides were read was passed over.
 	for _, s := range []*source{k.virtual, k.host} {
 		changed := e.handlerOf(k, sourceKey{s.side, any.GroupKind()}, s)

@@ -135,7 +135,10 @@ func (e *Engine) read(ctx context.Context, refs []translate.Ref) (translate.Obje
 		if !ref.Read {
 			continue
 		}
-		s := e.sources[sourceKey{ref.Side, ref.Kind}]
+		s := e.sourceOf(ref)
+		if s == nil && ref.Optional {
+			continue
+		}
 		if s == nil && slices.ContainsFunc(e.unused, func(r *resource) bool { return r.gvk.GroupKind() == ref.Kind }) {
 			continue // The limits leave nothing of it.
 		}
@@ -153,6 +156,18 @@ func (e *Engine) read(ctx context.Context, refs []translate.Ref) (translate.Obje
 		}
 	}
 	return all, nil
+}
+
+// sourceOf is where a reference is read, which is nil for optional kinds that are
+// not there.
+func (e *Engine) sourceOf(ref translate.Ref) *source {
+	key := sourceKey{ref.Side, ref.Kind}
+	if s := e.sources[key]; s != nil || !ref.Optional {
+		return s
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.active[key]
 }
 
 func (s *source) read(ctx context.Context, ref translate.Ref) ([]translate.Object, error) {

@@ -4,8 +4,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
@@ -40,35 +42,42 @@ func eventRefs(_, host *corev1.Event) []translate.Ref {
 			continue
 		}
 		refs = append(refs, translate.Ref{
-			Side: translate.Host,
-			Kind: coreKind(about.Kind),
-			Name: about.Name,
-			Read: true,
+			Side:     translate.Host,
+			Kind:     about.GroupVersionKind().GroupKind(),
+			Name:     about.Name,
+			Read:     true,
+			Optional: true,
 		})
 	}
 	return refs
 }
 
-// eventKind tells whether the tenant gets to see events about such objects.
+// eventKind tells whether the tenant gets to see events about such objects: of
+// Kubernetes' own kinds about these, and about custom resources.
 func eventKind(about *corev1.ObjectReference) bool {
-	if about.APIVersion != "" && about.APIVersion != corev1.SchemeGroupVersion.String() {
-		return false
+	switch kind := about.GroupVersionKind().GroupKind(); kind.Group {
+	case corev1.GroupName:
+		return kind.Kind == "Pod" || kind.Kind == "Service" || kind.Kind == "PersistentVolumeClaim"
+	case networkingv1.GroupName:
+		return kind.Kind == "Ingress"
+	default:
+		// What is read of other groups is custom, or is none of what kindOf knows.
+		return kind.Kind != "" && strings.Contains(kind.Group, ".")
 	}
-	switch about.Kind {
-	case "Pod", "Service", "PersistentVolumeClaim":
-		return true
-	}
-	return false
 }
 
 func kindOf(object translate.Object) string {
-	switch object.(type) {
+	switch object := object.(type) {
 	case *corev1.Pod:
 		return "Pod"
 	case *corev1.Service:
 		return "Service"
 	case *corev1.PersistentVolumeClaim:
 		return "PersistentVolumeClaim"
+	case *networkingv1.Ingress:
+		return "Ingress"
+	case *unstructured.Unstructured:
+		return object.GetKind()
 	}
 	return ""
 }

@@ -55,7 +55,7 @@ type Kind[T Object] struct {
 	// Optional kinds may be missing on either side, as custom ones are whose
 	// definition somebody has to install: they are synced as long as both have
 	// them. Those that are none of Kubernetes' own are *unstructured.Unstructured.
-	// No other kind may name them in Refs. Optional.
+	// Other kinds may name them in Refs if these are Optional, too. Optional.
 	Optional bool
 	// Borrowed tells of an Optional kind that its definition is the host's, of
 	// which the tenant gets a copy; see Definition. Where the tenant has a
@@ -254,6 +254,9 @@ type Ref struct {
 	// Sync brings the object to the other side, for kinds that cross
 	// WhenReferenced.
 	Sync bool
+	// Optional tells that nobody may read the kind: there is none then. It must be
+	// said of kinds that are Optional.
+	Optional bool
 }
 
 // Any is a Kind of which nothing is known at compile time.

@@ -351,6 +351,17 @@ func TestCustomResources(t *testing.T) {
 		}
 		p.quiet(t)
 	})
+	t.Run("what the host's controller tells", func(t *testing.T) {
+		about := waitFor(t, "host certificate", hostCertificate("shop"), nil)
+		if _, err := p.host.CoreV1().Events(hostNamespace).Create(ctx, &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{Name: about.GetName() + ".1"},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "certs.example.com/v1", Kind: "Certificate", Namespace: hostNamespace, Name: about.GetName(), UID: about.GetUID()},
+			Reason:         "Issuing", Message: "ordered " + about.GetName(), Type: corev1.EventTypeNormal,
+		}, create); err != nil {
+			t.Fatal(err)
+		}
+		p.hears(t, "Certificate", "shop", "ordered shop")
+	})
 	t.Run("refused", func(t *testing.T) {
 		make(certificate("foreign", map[string]any{"secretName": "foreign-tls", "dnsNames": []any{"shop.example.org"}}))
 		p.hears(t, "Certificate", "foreign", "shop.example.org")

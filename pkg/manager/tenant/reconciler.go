@@ -53,11 +53,22 @@ type Reconciler struct {
 	// of tenants for whom that is something else now.
 	Shares        Shares
 	SharesChanged <-chan event.GenericEvent
+	// Hosts knows whose host names somebody else claimed before; HostsChanged tells
+	// for which tenants that is different now.
+	Hosts        Hosts
+	HostsChanged <-chan event.GenericEvent
 
 	host   hostFacts
 	drains drains
 	ways   ways
 	made   made
+}
+
+// Hosts knows about names of hosts.
+type Hosts interface {
+	// LateIn tells about what claims in a namespace a name that somebody else
+	// claimed before; nothing if there is none.
+	LateIn(namespace string) string
 }
 
 // Shares shares quotas out among namespaces.
@@ -138,6 +149,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err == nil {
 		r.lookForCustomResources(ctx, s)
 	}
+	s.noteHosts(r.Hosts)
 	s.summarize(err)
 	return again(s.requeueAfter, errors.Join(err, r.writeStatus(ctx, s)))
 }

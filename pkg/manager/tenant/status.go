@@ -49,6 +49,7 @@ const (
 	reasonPodRefused        = "PodRefused"
 	reasonQuotaExceeded     = "QuotaExceeded"
 	reasonContentRemaining  = "ContentRemaining"
+	reasonHostTaken         = "HostTaken"
 )
 
 // state is one reconciliation of one tenant.
@@ -190,6 +191,20 @@ func (s *state) noteNotApplied() {
 		return
 	}
 	s.condition(api.ConditionFullyApplied, metav1.ConditionFalse, reasonNotApplied, strings.Join(s.notApplied, "; "))
+}
+
+// noteHosts says which host names somebody else claimed before. A tenant is ready
+// all the same.
+func (s *state) noteHosts(hosts Hosts) {
+	message := ""
+	if s.effective.Namespace != "" {
+		message = hosts.LateIn(s.effective.Namespace)
+	}
+	if message == "" {
+		meta.RemoveStatusCondition(&s.status.Conditions, api.ConditionHostsFree)
+		return
+	}
+	s.condition(api.ConditionHostsFree, metav1.ConditionFalse, reasonHostTaken, message)
 }
 
 // writeStatus writes once, and only what changed.

@@ -149,6 +149,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 		Watches(&corev1.Node{}, every, withRanges()).
 		Watches(&storagev1.StorageClass{}, virtual).
 		Watches(&schedulingv1.PriorityClass{}, every, builder.WithPredicates(predicate.NewPredicateFuncs(isDefault))).
+		WatchesRawSource(source.Channel(r.HostsChanged, &handler.EnqueueRequestForObject{})).
 		WatchesRawSource(source.Channel(r.SharesChanged, &handler.EnqueueRequestForObject{})).
 		WatchesRawSource(source.Channel(r.drains.init(ctx, watcher), &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency})
