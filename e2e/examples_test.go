@@ -124,7 +124,7 @@ func parseExample(page string) (*example, error) {
 
 // onlyReads are commands that may be run again until they print what they should:
 // what a page does takes effect within seconds, not at once.
-var onlyReads = regexp.MustCompile(`\b(kubectl( --?[a-z-]+[ =]\S+)* (get|describe|auth can-i)|sublet (tree|list|describe|members list|templates list))\b`)
+var onlyReads = regexp.MustCompile(`\b(kubectl( --?[a-z-]+[ =]\S+)* (get|describe|auth can-i)|sublet (tree|list|describe|members list|templates))\b`)
 
 // failure begins what a command says of why it fails.
 var failure = regexp.MustCompile(`(?m)^(error: |Error from server)`)
