@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -27,6 +28,7 @@ import (
 	controllerapp "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	controlleroptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
+	controllerconfig "k8s.io/kubernetes/pkg/controller/apis/config"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 	serviceaccountcontroller "k8s.io/kubernetes/pkg/controller/serviceaccount"
 	"k8s.io/kubernetes/pkg/serviceaccount"
@@ -208,9 +210,23 @@ func (c *controllers) run(ctx context.Context) error {
 	return nil
 }
 
+// defaultControllers is how kube-controller-manager configures its controllers
+// when it is told nothing.
+func defaultControllers() (controllerconfig.KubeControllerManagerConfiguration, error) {
+	component, err := controlleroptions.NewDefaultComponentConfig()
+	if err != nil {
+		return component, err
+	}
+	// How fast nodes are tainted is a default of flags only. Without it a node that
+	// was lost is tainted at the first try or never.
+	lifecycle := controlleroptions.NodeLifecycleControllerOptions{NodeLifecycleControllerConfiguration: &component.NodeLifecycleController}
+	lifecycle.AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
+	return component, nil
+}
+
 func newControllerContext(ctx context.Context, o Options, config *rest.Config, factory informers.SharedInformerFactory, certs *certificates, runDir string) (controllerapp.ControllerContext, metadatainformer.SharedInformerFactory, error) {
 	none := controllerapp.ControllerContext{}
-	component, err := controlleroptions.NewDefaultComponentConfig()
+	component, err := defaultControllers()
 	if err != nil {
 		return none, nil, fmt.Errorf("configuring controllers: %w", err)
 	}

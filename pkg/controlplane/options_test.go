@@ -184,3 +184,13 @@ func TestServingCertificateRenewal(t *testing.T) {
 type countingListener struct{ count int }
 
 func (l *countingListener) Enqueue() { l.count++ }
+
+// TestControllerDefaults: some defaults are those of flags only.
+func TestControllerDefaults(t *testing.T) {
+	got, err := defaultControllers()
+	must(t, "the configuration of controllers", err)
+	nodes := got.NodeLifecycleController
+	if nodes.NodeEvictionRate != 0.1 || nodes.SecondaryNodeEvictionRate != 0.01 || nodes.UnhealthyZoneThreshold != 0.55 || nodes.LargeClusterSizeThreshold != 50 {
+		t.Errorf("nodes that are lost are tainted by %+v", nodes)
+	}
+}

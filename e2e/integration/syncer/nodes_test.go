@@ -491,7 +491,9 @@ func (p *planes) testNodeLost(t *testing.T) {
 			return taint.Key == corev1.TaintNodeUnreachable && taint.Effect == corev1.TaintEffectNoExecute
 		})
 		if node.Status.Conditions[0].Status != corev1.ConditionUnknown || !tainted {
-			return fmt.Errorf("conditions %v, taints %v", node.Status.Conditions, node.Spec.Taints)
+			host, err := p.host.CoreV1().Nodes().Get(ctx, "node-2", metav1.GetOptions{})
+			return fmt.Errorf("conditions %v, taints %v, on the host %v, %v (%v)",
+				node.Status.Conditions, node.Spec.Taints, host.Status.Conditions, host.Spec.Taints, err)
 		}
 		return nil
 	})

@@ -396,8 +396,11 @@ func within(t *testing.T, timeout time.Duration, what string, check func(context
 	t.Helper()
 	var last error
 	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, timeout, true, func(ctx context.Context) (bool, error) {
-		last = check(ctx)
-		return last == nil, nil
+		err := check(ctx)
+		if err == nil || ctx.Err() == nil || last == nil {
+			last = err // not that the time was over
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		t.Fatalf("%s: %v (%v)", what, last, err)
