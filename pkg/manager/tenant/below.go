@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
@@ -77,10 +76,6 @@ func (r *Reconciler) cascade(ctx context.Context, s *state, children []api.Tenan
 		// Whoever moved it away a moment ago meant it to stay.
 		version := child.ResourceVersion
 		err := r.Client.Delete(ctx, child.DeepCopy(), client.Preconditions{UID: &uid, ResourceVersion: &version})
-		if apierrors.IsConflict(err) {
-			s.wakeIn(soon)
-			continue
-		}
 		if client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("delete tenant %q, which is below %q: %w", child.Name, s.tenant.Name, err)
 		}
