@@ -132,6 +132,7 @@ On Linux as root; what it needs is built first. Each run writes a report, JUnit 
 | ` + "`make conformance LABELS= FOCUS='NetworkPolicy between server and client'`" + ` | specs that are not conformance |
 | ` + "`make conformance FAILED=1`" + ` | what failed in the last report, once more |
 | ` + "`make conformance SPECS=hack/conformance/subset.txt`" + ` | forty quick specs that cover all areas |
+| ` + "`make conformance LABELS= SPECS=hack/conformance/beyond.txt`" + ` | what the suite has beyond conformance and can run here |
 
 `)
 }

@@ -38,3 +38,30 @@ func TestSubset(t *testing.T) {
 		}
 	}
 }
+
+// TestBeyond: what goes beyond conformance is listed once, and leaves conformance out.
+func TestBeyond(t *testing.T) {
+	content, err := os.ReadFile("beyond.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conformance, err := catalog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := lines(string(content))
+	if len(names) == 0 {
+		t.Fatal("no spec is listed")
+	}
+	for i, name := range names {
+		if slices.Contains(conformance, name) {
+			t.Errorf("is conformance: %q", name)
+		}
+		if slices.Contains(names[:i], name) {
+			t.Errorf("twice: %q", name)
+		}
+		if area := (spec{Name: name}).area(); area == "other" {
+			t.Errorf("of no area: %q", name)
+		}
+	}
+}
