@@ -11,7 +11,9 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
 
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
 
@@ -39,8 +41,8 @@ func PersistentVolumeClaim() translate.Kind[*corev1.PersistentVolumeClaim] {
 }
 
 // claimRefs names the class, which decides whose the claim is, the volume on
-// both sides, and the claim whose contents a new one begins with, so that its
-// host name is known in texts.
+// both sides, and what a new one takes its contents from, so that its host name
+// is known in texts.
 func claimRefs(virtual, host *corev1.PersistentVolumeClaim) []translate.Ref {
 	if virtual == nil {
 		// Its volume is shown as long as the host has it bound.
@@ -58,10 +60,21 @@ func claimRefs(virtual, host *corev1.PersistentVolumeClaim) []translate.Ref {
 	if volume != "" {
 		refs = append(refs, translate.Ref{Kind: coreKind("PersistentVolume"), Name: volume, Read: true, Watch: true})
 	}
-	if source := virtual.Spec.DataSource; source != nil && source.Kind == "PersistentVolumeClaim" {
-		refs = append(refs, translate.Ref{Kind: coreKind("PersistentVolumeClaim"), Namespace: virtual.Namespace, Name: source.Name})
+	// The API fills in this one from the other.
+	if source := virtual.Spec.DataSourceRef; source != nil && isLocal(virtual, source) {
+		refs = append(refs, translate.Ref{Kind: sourceKind(source.APIGroup, source.Kind), Namespace: virtual.Namespace, Name: source.Name})
 	}
 	return refs
+}
+
+// isLocal tells that a source is in the namespace of its claim.
+func isLocal(claim *corev1.PersistentVolumeClaim, source *corev1.TypedObjectReference) bool {
+	namespace := ptr.Deref(source.Namespace, "")
+	return namespace == "" || namespace == claim.Namespace
+}
+
+func sourceKind(group *string, kind string) schema.GroupKind {
+	return schema.GroupKind{Group: ptr.Deref(group, ""), Kind: kind}
 }
 
 // claimVolume is the volume that a host claim is bound to.
@@ -112,7 +125,7 @@ func claimToHost(in translate.Input[*corev1.PersistentVolumeClaim]) (*corev1.Per
 	if virtual.Spec.VolumeAttributesClassName != nil && *virtual.Spec.VolumeAttributesClassName != "" {
 		return nil, errors.New("spec.volumeAttributesClassName may not be used in this cluster: the host shows no such classes; leave it out")
 	}
-	source, sourceRef, err := claimSource(virtual)
+	source, sourceRef, err := claimSource(in.Tenant, virtual)
 	if err != nil {
 		return nil, err
 	}
@@ -144,33 +157,38 @@ func claimNowhere(in translate.Input[*corev1.PersistentVolumeClaim]) error {
 	return fmt.Errorf("storage class %q may not be used in this cluster, only: %s", class, strings.Join(in.Tenant.StorageClasses, ", "))
 }
 
-// claimSource translates what the volume begins with: another claim of the same
-// namespace. The API keeps both fields alike.
-func claimSource(virtual *corev1.PersistentVolumeClaim) (*corev1.TypedLocalObjectReference, *corev1.TypedObjectReference, error) {
-	check := func(group *string, kind string) error {
-		if kind == "PersistentVolumeClaim" && (group == nil || *group == "") {
-			return nil
-		}
-		return fmt.Errorf("a volume cannot begin as a copy of a %s in this cluster, only of a PersistentVolumeClaim", kind)
-	}
+// claimSource translates what the volume begins with, which is in the same
+// namespace: another claim, or a custom resource that crosses, as a snapshot. The
+// API keeps both fields alike.
+func claimSource(tenant translate.Tenant, virtual *corev1.PersistentVolumeClaim) (*corev1.TypedLocalObjectReference, *corev1.TypedObjectReference, error) {
 	var source *corev1.TypedLocalObjectReference
 	if from := virtual.Spec.DataSource; from != nil {
-		if err := check(from.APIGroup, from.Kind); err != nil {
+		if err := checkSource(tenant, sourceKind(from.APIGroup, from.Kind)); err != nil {
 			return nil, nil, err
 		}
-		source = &corev1.TypedLocalObjectReference{Kind: from.Kind, Name: translate.HostName(virtual.Namespace, from.Name)}
+		source = from.DeepCopy()
+		source.Name = translate.HostName(virtual.Namespace, from.Name)
 	}
 	var sourceRef *corev1.TypedObjectReference
 	if from := virtual.Spec.DataSourceRef; from != nil {
-		if err := check(from.APIGroup, from.Kind); err != nil {
+		if err := checkSource(tenant, sourceKind(from.APIGroup, from.Kind)); err != nil {
 			return nil, nil, err
 		}
-		if from.Namespace != nil && *from.Namespace != "" && *from.Namespace != virtual.Namespace {
+		if !isLocal(virtual, from) {
 			return nil, nil, fmt.Errorf("a volume cannot begin as a copy of one in another namespace (%q)", *from.Namespace)
 		}
-		sourceRef = &corev1.TypedObjectReference{Kind: from.Kind, Name: translate.HostName(virtual.Namespace, from.Name)}
+		sourceRef = &corev1.TypedObjectReference{APIGroup: from.DeepCopy().APIGroup, Kind: from.Kind, Name: translate.HostName(virtual.Namespace, from.Name)}
 	}
 	return source, sourceRef, nil
+}
+
+// checkSource: the host would not find what does not cross, and wait for ever.
+func checkSource(tenant translate.Tenant, kind schema.GroupKind) error {
+	crosses := func(r api.CustomResource) bool { return r.Group == kind.Group && r.Kind == kind.Kind }
+	if kind == coreKind("PersistentVolumeClaim") || slices.ContainsFunc(tenant.CustomResources, crosses) {
+		return nil
+	}
+	return fmt.Errorf("a volume cannot begin as a copy of a %s in this cluster, only of a PersistentVolumeClaim or of a custom resource that limits.customResources names", kind.Kind)
 }
 
 // claimMerge lets a claim grow; nothing else can change.
