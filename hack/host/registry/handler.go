@@ -33,6 +33,14 @@ type store interface {
 	copy(ctx context.Context, to io.Writer, digest string) error
 }
 
+// One registry wants to know who asks, so that secrets for pulls can be tested:
+// it has the images of all others, below their names.
+const (
+	privateRegistry = "private.example"
+	privateUser     = "user"
+	privatePassword = "password"
+)
+
 var errMissing = errors.New("the node does not have it")
 
 // handler serves pulls from a store.
@@ -60,7 +68,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	repository, kind, reference := match[1], match[2], match[3]
 	// Containerd says here which registry it would ask.
-	name := r.URL.Query().Get("ns") + "/" + repository + ":" + reference
+	registry := r.URL.Query().Get("ns")
+	name := registry + "/" + repository + ":" + reference
+	if registry == privateRegistry {
+		if user, password, ok := r.BasicAuth(); !ok || user != privateUser || password != privatePassword {
+			w.Header().Set("WWW-Authenticate", `Basic realm="`+privateRegistry+`"`)
+			refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "this registry wants a user and a password")
+			return
+		}
+		name = repository + ":" + reference
+	}
 	found, err := h.find(r.Context(), kind, name, reference)
 	if errors.Is(err, errMissing) {
 		refuse(w, http.StatusNotFound, "MANIFEST_UNKNOWN", fmt.Sprintf("the node does not have %s: host load imports images", name))

@@ -53,6 +53,7 @@ func TestPull(t *testing.T) {
 	const oci = "application/vnd.oci.image.manifest.v1+json"
 	cases := map[string]struct {
 		method, path       string
+		user, password     string
 		status             int
 		body, kind, digest string
 	}{
@@ -67,6 +68,9 @@ func TestPull(t *testing.T) {
 		"a layer that is not there":  {path: "/v2/team/app/blobs/sha256:dd?ns=registry.example", status: 404},
 		"a layer by a name":          {path: "/v2/team/app/blobs/1?ns=registry.example", status: 404},
 		"something else":             {path: "/v2/_catalog", status: 404},
+		"who asks?":                  {path: "/v2/registry.example/team/app/manifests/1?ns=private.example", status: 401},
+		"a wrong password":           {path: "/v2/registry.example/team/app/manifests/1?ns=private.example", user: "user", password: "guess", status: 401},
+		"the right one":              {path: "/v2/registry.example/team/app/manifests/1?ns=private.example", user: "user", password: "password", status: 200, body: `{"mediaType": "application/vnd.example.index"}`, digest: "sha256:aa"},
 		"a push":                     {method: http.MethodPut, path: "/v2/team/app/manifests/1?ns=registry.example", status: 405},
 	}
 	for name, test := range cases {
@@ -79,6 +83,9 @@ func TestPull(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if test.user != "" {
+				request.SetBasicAuth(test.user, test.password)
+			}
 			response, err := server.Client().Do(request)
 			if err != nil {
 				t.Fatal(err)
@@ -90,6 +97,9 @@ func TestPull(t *testing.T) {
 			}
 			if response.StatusCode != test.status {
 				t.Fatalf("status %d, want %d: %s", response.StatusCode, test.status, body)
+			}
+			if challenge := response.Header.Get("WWW-Authenticate"); (challenge != "") != (test.status == http.StatusUnauthorized) {
+				t.Errorf("the challenge is %q", challenge)
 			}
 			if test.status != http.StatusOK {
 				if !strings.Contains(string(body), `"errors"`) {
