@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -17,7 +16,9 @@ import (
 // resourceOf is the resource of a kind, whether it is one of Kubernetes' own or
 // a custom one, of which nothing is known but its names.
 func (c *client) resourceOf(any translate.Any) (*resource, error) {
-	if scheme.Scheme.Recognizes(any.GroupVersionKind) {
+	// What the scheme knows depends on what else is in the program: Helm adds
+	// definitions of custom resources to it, which are untyped here.
+	if _, untyped := any.New().(*unstructured.Unstructured); !untyped {
 		return c.resource(any.GroupVersionKind, any.Resource, any.Namespaced)
 	}
 	if !any.Optional {
