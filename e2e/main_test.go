@@ -114,7 +114,12 @@ func newSuite() (*suite, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	out, err := s.command(ctx, s.path("bin/sublet"), "install").CombinedOutput()
+	// What only TestKinds uses: nobody changes an installation that others use.
+	out, err := s.command(ctx, s.path("bin/sublet"), "install",
+		"--set", "ingress.namespaces={"+ingressNamespace+"}",
+		"--set", "customResources[0].group="+customGroup,
+		"--set", "customResources[0].resources={"+customResource+"}",
+	).CombinedOutput()
 	fmt.Printf("sublet install:\n%s", out)
 	if err != nil {
 		return s, fmt.Errorf("sublet install: %w", err)

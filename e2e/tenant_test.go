@@ -57,8 +57,14 @@ type tenant struct {
 // newTenant makes a tenant of the test's own, which is deleted after it.
 func (s *suite) newTenant(t *testing.T, name string, flags ...string) *tenant {
 	t.Helper()
+	return s.newTenantBy(t, name, append([]string{name}, flags...)...)
+}
+
+// newTenantBy is like newTenant, with all that sublet create is told.
+func (s *suite) newTenantBy(t *testing.T, name string, args ...string) *tenant {
+	t.Helper()
 	t.Cleanup(func() { s.cleanUp(t, name) })
-	s.mustSublet(t, append([]string{"create", name}, flags...)...)
+	s.mustSublet(t, append([]string{"create"}, args...)...)
 	tn, err := s.open(t, name)
 	if err != nil {
 		t.Fatal(err)
