@@ -3,14 +3,19 @@ package migrate
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 
+	"helm.sh/helm/v3/pkg/strvals"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
@@ -23,7 +28,8 @@ import (
 //	Space, or a Namespace with    Namespace tenant below its Account's Folder
 //	  kiosk.sh/account
 //	AccountQuota                  limits.quota of the Account's Folder
-//	Template                      Template; of its parameters those with names
+//	Template                      Template; of its parameters those with names, its
+//	                              chart where it is one version of a repository's
 //	TemplateInstance              a reference of its Space's tenant
 func kiosk() Peer {
 	return Peer{
@@ -424,10 +430,109 @@ func (k *kioskImport) text(about *unstructured.Unstructured, field string, templ
 	})
 }
 
+// fullVersion is one version of a chart, and no range or channel.
+var fullVersion = regexp.MustCompile(`^v?[0-9]+\.[0-9]+\.[0-9]+([-+].+)?$`)
+
+// releaseName is what a release may be called.
+var releaseName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$`)
+
+// helm makes the chart of a template of one of kiosk's.
 func (k *kioskImport) helm(object *unstructured.Unstructured, template *api.Template, helm *kioskHelm) {
-	chart := "without a repository"
-	if repository := helm.Chart.Repository; repository != nil {
-		chart = fmt.Sprintf("%q %s from %s", repository.Name, repository.Version, repository.RepoURL)
+	of := templateKey(template)
+	repository := helm.Chart.Repository
+	if repository == nil || repository.Name == "" || repository.RepoURL == "" {
+		k.note(object, of, "resources.helm names no chart of a repository: write spec.chart")
+		return
 	}
-	k.note(object, templateKey(template), "resources.helm (the chart %s) is not in the template: render it (helm template) and add the manifests", chart)
+	at, err := url.Parse(repository.RepoURL)
+	if err != nil || at.Host == "" || !slices.Contains([]string{"http", "https", "oci"}, at.Scheme) {
+		k.note(object, of, "resources.helm (the chart %q) is not in the template: its repository is no URL of http, https or oci; write spec.chart.repository", repository.Name)
+		return
+	}
+	if at.User != nil {
+		at.User = nil
+		k.note(object, of, "resources.helm.chart.repository.repoUrl: %s", kioskCredentials)
+	}
+	if !fullVersion.MatchString(repository.Version) {
+		k.note(object, of, "resources.helm (the chart %q from %s) is not in the template: its version %q is not one version in full, so that it would change by itself; write spec.chart with one",
+			repository.Name, at, repository.Version)
+		return
+	}
+	chart := &api.TemplateChart{Repository: &api.ChartRepository{URL: at.String(), Name: repository.Name, Version: repository.Version}}
+	if at.Scheme != "http" {
+		k.note(object, of, "spec.chart.repository.caBundle is missing, and the manager's image knows no public authorities: add the certificates of the one that %s has", at.Host)
+	}
+	switch {
+	case helm.ReleaseName == "" || releaseName.MatchString(helm.ReleaseName):
+		chart.ReleaseName = helm.ReleaseName
+	default:
+		k.note(object, of, "resources.helm.releaseName %q can be none here: the release is called as the template", helm.ReleaseName)
+	}
+	if values := k.helmValues(object, template, helm); len(values) > 0 {
+		raw, err := json.Marshal(values)
+		if err != nil {
+			k.note(object, of, "resources.helm.values cannot be written as JSON (%v): write spec.chart.values", err)
+		} else {
+			chart.Values = &runtime.RawExtension{Raw: raw}
+		}
+	}
+	template.Spec.Chart = chart
+}
+
+// helmValues are the values for a chart: those of the text, and those that are set
+// one by one above them.
+func (k *kioskImport) helmValues(object *unstructured.Unstructured, template *api.Template, helm *kioskHelm) map[string]any {
+	of := templateKey(template)
+	values := map[string]any{}
+	if err := yaml.Unmarshal([]byte(helm.Values), &values); err != nil {
+		k.note(object, of, "resources.helm.values is no YAML before parameters are put into it: write spec.chart.values")
+	}
+	if values == nil {
+		values = map[string]any{}
+	}
+	for i, set := range helm.SetValues {
+		parse := strvals.ParseInto
+		if set.ForceString {
+			parse = strvals.ParseIntoString
+		}
+		if err := parse(set.Name+"="+set.Value, values); err != nil {
+			k.note(object, of, "resources.helm.setValues[%d] (%s) is left out: %v", i, set.Name, err)
+		}
+	}
+	const field = "resources.helm"
+	noted := map[string]bool{}
+	text := func(text string) string {
+		written := k.text(object, field, template, text)
+		// kiosk put the value into text, where it could become a number.
+		if name, alone := strings.CutPrefix(written, "${"); alone && text == written && strings.Index(written, "}") == len(written)-1 && !noted[written] {
+			noted[written] = true
+			k.note(object, of, "%s: the value of %s is text: where the chart needs a number, a truth value or a list, give the parameter %q that type", field, written, strings.TrimSuffix(name, "}"))
+		}
+		return written
+	}
+	filled, _ := rewrite(values, text).(map[string]any)
+	for _, key := range keysWithPlaceholders(filled) {
+		k.note(object, of, "%s: the key %q holds a parameter, which stays as text there", field, key)
+	}
+	return filled
+}
+
+// keysWithPlaceholders are the keys in a tree in which kiosk would have seen a
+// parameter.
+func keysWithPlaceholders(value any) []string {
+	var keys []string
+	switch v := value.(type) {
+	case []any:
+		for i := range v {
+			keys = append(keys, keysWithPlaceholders(v[i])...)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if kioskPlaceholder.MatchString(key) {
+				keys = append(keys, key)
+			}
+			keys = append(keys, keysWithPlaceholders(v[key])...)
+		}
+	}
+	return keys
 }
