@@ -89,9 +89,15 @@ type TenantSpec struct {
 	Namespace string `json:"namespace,omitempty"`
 
 	// Members are the people, groups and service accounts that may use the
-	// tenant and what is below it.
+	// tenant and what is below it. Kind, name and role tell one from another, so
+	// that whoever applies some of them, on the server's side, leaves those of
+	// others alone. Of two ServiceAccounts of one name and role, in two namespaces,
+	// one is written as the User system:serviceaccount:NAMESPACE:NAME.
 	// +optional
-	// +listType=atomic
+	// +listType=map
+	// +listMapKey=kind
+	// +listMapKey=name
+	// +listMapKey=role
 	// +kubebuilder:validation:MaxItems=256
 	Members []Member `json:"members,omitempty"`
 
@@ -293,7 +299,9 @@ type Limits struct {
 	// CustomResources are kinds beyond Kubernetes' own that cross from a virtual
 	// cluster to the host, where something acts upon them for all tenants.
 	// +optional
-	// +listType=atomic
+	// +listType=map
+	// +listMapKey=group
+	// +listMapKey=resource
 	// +kubebuilder:validation:MaxItems=32
 	CustomResources []CustomResource `json:"customResources,omitempty"`
 

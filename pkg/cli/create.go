@@ -181,7 +181,7 @@ func (o *createOptions) tenant() (*api.Tenant, error) {
 		if err != nil {
 			return nil, err
 		}
-		tenant.Spec.Members = append(tenant.Spec.Members, member)
+		tenant.Spec.Members = tenancy.AddMember(tenant.Spec.Members, member)
 	}
 	switch {
 	case o.ttl < 0:

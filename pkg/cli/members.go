@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/tenancy"
 )
 
 // memberTries is how often a change of members is tried when others change the
@@ -178,27 +179,23 @@ func parseWhich(text string) (api.Member, error) {
 	return member, nil
 }
 
-func sameSubject(a, b api.Member) bool {
-	return a.Kind == b.Kind && a.Name == b.Name && a.Namespace == b.Namespace
-}
-
 // addMembers changes the members of a tenant, and says what it did.
 func addMembers(tenant *api.Tenant, members []api.Member) []string {
 	var done []string
 	for _, member := range members {
 		subject := memberText(member.Kind, member.Namespace, member.Name)
 		at := slices.IndexFunc(tenant.Spec.Members, func(m api.Member) bool {
-			return sameSubject(m, member) && orElse(m.Scope, api.ScopeSubtree) == orElse(member.Scope, api.ScopeSubtree)
+			return tenancy.SameSubject(m, member) && orElse(m.Scope, api.ScopeSubtree) == orElse(member.Scope, api.ScopeSubtree)
 		})
 		switch {
 		case at < 0:
-			tenant.Spec.Members = append(tenant.Spec.Members, member)
+			tenant.Spec.Members = tenancy.AddMember(tenant.Spec.Members, member)
 			done = append(done, fmt.Sprintf("%s is %s of tenant %s", subject, member.Role, tenant.Name))
 		case tenant.Spec.Members[at].Role == member.Role:
 			done = append(done, fmt.Sprintf("%s is %s of tenant %s already", subject, member.Role, tenant.Name))
 		default:
 			done = append(done, fmt.Sprintf("%s is %s of tenant %s, no longer %s", subject, member.Role, tenant.Name, tenant.Spec.Members[at].Role))
-			tenant.Spec.Members[at].Role = member.Role
+			tenant.Spec.Members = tenancy.AddMember(slices.Delete(tenant.Spec.Members, at, at+1), member)
 		}
 	}
 	return done
@@ -211,7 +208,7 @@ func (a *app) removeMembers(tenant *api.Tenant, which []api.Member) ([]string, e
 		subject := memberText(member.Kind, member.Namespace, member.Name)
 		before := len(tenant.Spec.Members)
 		tenant.Spec.Members = slices.DeleteFunc(tenant.Spec.Members, func(m api.Member) bool {
-			return sameSubject(m, member) && (member.Role == "" || m.Role == member.Role)
+			return tenancy.SameSubject(m, member) && (member.Role == "" || m.Role == member.Role)
 		})
 		if len(tenant.Spec.Members) < before {
 			done = append(done, fmt.Sprintf("%s is no longer a member of tenant %s", subject, tenant.Name))

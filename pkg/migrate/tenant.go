@@ -166,17 +166,17 @@ func (r *Result) members(tenant *api.Tenant, b binding) {
 			continue
 		}
 		known := slices.IndexFunc(tenant.Spec.Members, func(m api.Member) bool {
-			return m.Kind == member.Kind && m.Name == member.Name && m.Namespace == member.Namespace && m.Scope == member.Scope
+			return tenancy.SameSubject(m, member) && m.Scope == member.Scope
 		})
 		switch {
 		case known >= 0:
 			if rank(member.Role) > rank(tenant.Spec.Members[known].Role) {
-				tenant.Spec.Members[known].Role = member.Role
+				tenant.Spec.Members = tenancy.AddMember(slices.Delete(tenant.Spec.Members, known, known+1), member)
 			}
 		case len(tenant.Spec.Members) == maxMembers:
 			r.note(b.about, tenantKey(tenant), "%s (%s %q, role %s) becomes no member: a tenant has at most %d; make groups of them", where, member.Kind, member.Name, member.Role, maxMembers)
 		default:
-			tenant.Spec.Members = append(tenant.Spec.Members, member)
+			tenant.Spec.Members = tenancy.AddMember(tenant.Spec.Members, member)
 		}
 	}
 }

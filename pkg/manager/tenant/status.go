@@ -169,8 +169,11 @@ func (s *state) summarize(err error) {
 		}
 		return
 	}
-	s.condition(api.ConditionReady, metav1.ConditionTrue, reasonReady, s.readyMessage())
 	s.status.Phase = api.PhaseReady
+	if err != nil && s.isTrue(api.ConditionReady) {
+		return // as it was, for the generation that it was about
+	}
+	s.condition(api.ConditionReady, metav1.ConditionTrue, reasonReady, s.readyMessage())
 }
 
 func (s *state) readyMessage() string {

@@ -69,6 +69,8 @@ func TestSummarize(t *testing.T) {
 			was: api.PhaseReady,
 			make: func(s *state) {
 				yes(s, api.ConditionNamespaceReady, api.ConditionFenceReady, api.ConditionControlPlaneReady)
+				s.condition(api.ConditionReady, metav1.ConditionTrue, reasonReady, "as before")
+				meta.FindStatusCondition(s.status.Conditions, api.ConditionReady).ObservedGeneration = 6
 			},
 			err: errors.New("timeout"), phase: api.PhaseReady, ready: metav1.ConditionTrue, reason: reasonReady,
 		},
@@ -91,6 +93,10 @@ func TestSummarize(t *testing.T) {
 			ready := meta.FindStatusCondition(s.status.Conditions, api.ConditionReady)
 			if s.status.Phase != c.phase || ready == nil || ready.Status != c.ready || ready.Reason != c.reason {
 				t.Errorf("phase is %s, Ready is %+v", s.status.Phase, ready)
+			}
+			// What waits for a change must not take what was before for it.
+			if ready != nil && ready.Status == metav1.ConditionTrue && (ready.ObservedGeneration == 7) != (c.err == nil) {
+				t.Errorf("Ready is about generation %d", ready.ObservedGeneration)
 			}
 			if observed := s.status.ObservedGeneration == 7; observed != s.completed {
 				t.Errorf("observed generation is %d", s.status.ObservedGeneration)
