@@ -53,6 +53,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(helperVariable) {
 	case "writer":
 		os.Exit(helper(writeUntilKilled))
+	case "etcd writer":
+		os.Exit(helper(putUntilKilled))
 	case "emulated":
 		os.Exit(helper(showEmulated))
 	}

@@ -18,6 +18,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"k8s.io/klog/v2"
@@ -30,6 +31,16 @@ const (
 	// etcdStopTimeout is how long a clean stop may take before the data is left
 	// as after a crash, which it survives.
 	etcdStopTimeout = 15 * time.Second
+
+	// etcdCampaignInterval is how often a member tries to become leader.
+	etcdCampaignInterval = 2 * time.Millisecond
+
+	// A snapshot is taken after so many entries of the log, and so many of the
+	// newest ones stay in memory after they were applied. Others keep them for
+	// followers; here see campaigns. They are those since the last snapshot and
+	// those that were written at once, of which the API server lets through 600.
+	etcdSnapshotEntries = 400
+	etcdKeptEntries     = 1024
 
 	// etcdQuotaBytes is where etcd refuses writes, to protect the disk and the
 	// memory that maps the file.
@@ -49,6 +60,8 @@ type etcd struct {
 	server *embed.Etcd
 	// client calls it without a connection.
 	client *clientv3.Client
+	// campaigns tells that it does not wait for its clock to be elected.
+	campaigns bool
 	// died tells why it cannot go on.
 	died     chan error
 	stopOnce sync.Once
@@ -59,6 +72,10 @@ type etcd struct {
 func startEtcd(ctx context.Context, dataDir, runDir string) (*etcd, error) {
 	e := &etcd{died: make(chan error, 1)}
 	config := etcdConfig(dataDir, runDir)
+	e.campaigns = campaigns(dataDir)
+	if !e.campaigns {
+		config.TickMs, config.ElectionMs = 20, 100
+	}
 	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(etcdLogger(klog.FromContext(ctx).WithName("etcd"), e.fail))
 
 	if err := e.open(ctx, config); err != nil {
@@ -103,17 +120,55 @@ func (e *etcd) open(ctx context.Context, config *embed.Config) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	select {
-	case <-e.server.Server.ReadyNotify():
-	case err := <-e.died:
+	if err := e.lead(ctx, timeout.C); err != nil {
 		return err
-	case <-timeout.C:
-		return fmt.Errorf("it did not become leader within %s", etcdStartTimeout)
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	e.client = v3client.New(e.server.Server)
 	return e.call(func() error { return e.makeRoom(ctx) })
+}
+
+// campaigns tells whether a member with this data may do so while it applies its
+// log. It then looks for the entries that raft does not know yet to be applied,
+// and ends when etcd has dropped one of them from memory. etcd keeps the newest
+// ones, as many as there can be since a snapshot, but never the first one of all.
+// So the log must either be empty or begin with a snapshot, which each start
+// takes care of for the next one.
+func campaigns(dataDir string) bool {
+	member := filepath.Join(dataDir, "member")
+	if _, err := os.Stat(filepath.Join(member, "wal")); errors.Is(err, os.ErrNotExist) {
+		return true
+	}
+	snapshots, err := filepath.Glob(filepath.Join(member, "snap", "*.snap"))
+	return err == nil && len(snapshots) > 0
+}
+
+// lead makes the member the leader and waits until it is. Nobody else votes, so it
+// need not wait for ticks of its clock, as by itself it would, in case there is a
+// leader already.
+func (e *etcd) lead(ctx context.Context, timeout <-chan time.Time) error {
+	server := e.server.Server
+	self := uint64(server.MemberID())
+	again := time.NewTicker(etcdCampaignInterval)
+	defer again.Stop()
+	for {
+		// Until it has found itself in its log this is for nothing.
+		if e.campaigns && server.Leader() == 0 && server.AppliedIndex() == server.CommittedIndex() {
+			_ = server.Process(ctx, raftpb.Message{Type: raftpb.MsgTimeoutNow, From: self, To: self})
+		}
+		select {
+		case <-again.C:
+		case <-server.ReadyNotify():
+			// With the next entry, see campaigns.
+			server.ForceSnapshot()
+			return nil
+		case err := <-e.died:
+			return err
+		case <-timeout:
+			return fmt.Errorf("it did not become leader within %s", etcdStartTimeout)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // call does something that asks the member, which ends the goroutine where it
@@ -242,18 +297,15 @@ func etcdConfig(dataDir, runDir string) *embed.Config {
 	config.AdvertiseClientUrls = []url.URL{{Scheme: "http", Host: "localhost:2379"}}
 	config.InitialCluster = etcdName + "=" + peer.String()
 
-	// Nobody else votes, so an election need not wait: it takes one to five
-	// ticks, after which each tick is a wake-up for nothing. To campaign at once
-	// instead is no way out: a member that does so while it applies its log finds
-	// entries gone that it looks for, and ends.
-	config.TickMs = 20
-	config.ElectionMs = 100
+	// Each tick is a wake-up, and serves nothing but to notice that other members
+	// are gone; see lead for the election.
+	config.TickMs = 1000
+	config.ElectionMs = 5 * config.TickMs
 	// The log keeps what is not in the database yet, which fewer transactions
 	// write at once.
 	config.BackendBatchInterval = 500 * time.Millisecond
-	// Entries are kept in memory for followers, and there are none.
-	config.SnapshotCount = 1000
-	config.SnapshotCatchUpEntries = 100
+	config.SnapshotCount = etcdSnapshotEntries
+	config.SnapshotCatchUpEntries = etcdKeptEntries
 	config.QuotaBackendBytes = etcdQuotaBytes
 	// The seeding of a first boot is one transaction.
 	config.MaxTxnOps = 1024
