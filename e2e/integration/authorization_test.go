@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/tenancy"
 )
 
 // testAuthorization holds the whole table of who may create, move, delete tenants
@@ -233,6 +235,42 @@ func testAuthorization(h *managedHost) {
 			for _, text := range c.says {
 				if err == nil || !strings.Contains(err.Error(), text) {
 					t.Errorf("%q is missing in: %v", text, err)
+				}
+			}
+		}
+	})
+	t.Run("can-i says the same", func(t *testing.T) {
+		asked := map[string]struct {
+			action     tenancy.Action
+			tenant, to string
+		}{
+			"see red": {tenancy.ActionSee, "red", ""}, "see deep": {tenancy.ActionSee, "deep", ""}, "see the root": {tenancy.ActionSee, "root", ""},
+			"create in red": {tenancy.ActionCreate, "red", ""}, "create in lab": {tenancy.ActionCreate, "lab", ""}, "create at the root": {tenancy.ActionCreate, "root", ""},
+			"members of red": {tenancy.ActionMembers, "red", ""}, "members of web": {tenancy.ActionMembers, "web", ""}, "members of the root": {tenancy.ActionMembers, "root", ""},
+			"limits of red": {tenancy.ActionLimits, "red", ""}, "limits of web": {tenancy.ActionLimits, "web", ""}, "limits of lone": {tenancy.ActionLimits, "lone", ""},
+			"limits of the root": {tenancy.ActionLimits, "root", ""}, "templates of red": {tenancy.ActionTemplates, "red", ""}, "templates of web": {tenancy.ActionTemplates, "web", ""},
+			"life of red": {tenancy.ActionLife, "red", ""}, "policy of web": {tenancy.ActionLife, "web", ""}, "image of lab": {tenancy.ActionHeavy, "lab", ""},
+			"move within red": {tenancy.ActionMove, "web", "sub"}, "move from red to blue": {tenancy.ActionMove, "web", "blue"}, "move from blue to red": {tenancy.ActionMove, "db", "red"},
+			"move up to firm": {tenancy.ActionMove, "web", "firm"}, "move up to the root": {tenancy.ActionMove, "web", "root"}, "move red below blue": {tenancy.ActionMove, "red", "blue"},
+			"move lone into red": {tenancy.ActionMove, "lone", "red"}, "move web below itself": {tenancy.ActionMove, "web", "web"},
+			"delete web": {tenancy.ActionDelete, "web", ""}, "delete deep": {tenancy.ActionDelete, "deep", ""}, "delete lone": {tenancy.ActionDelete, "lone", ""},
+			"delete sub, which is not empty": {tenancy.ActionDelete, "sub", ""}, "delete the root": {tenancy.ActionDelete, "root", ""},
+		}
+		for _, name := range slices.Sorted(maps.Keys(asked)) {
+			a, tenant := asked[name], h.tenant(asked[name].tenant)
+			for _, who := range slices.Sorted(maps.Keys(people)) {
+				can := tenancy.Obstacle(a.action, tenant, a.to) == ""
+				for _, right := range tenancy.Rights(a.action, tenant, a.to) {
+					review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+						Group: api.GroupName, Resource: "tenants", Verb: right.Verb, Name: right.Tenant,
+					}}}
+					if err := people[who].Create(t.Context(), review); err != nil {
+						t.Fatal(err)
+					}
+					can = can && review.Status.Allowed
+				}
+				if may := slices.Contains(cases[name].may, who); can != may {
+					t.Errorf("%s: can-i says %v of %s, and it is %v", name, can, who, may)
 				}
 			}
 		}

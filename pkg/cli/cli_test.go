@@ -237,7 +237,7 @@ func TestReport(t *testing.T) {
 		"a command's": {&exitCodeError{code: 42}, 42, ""},
 		"Ctrl-C":      {&interruptedError{signal: os.Interrupt, advice: "go on"}, 130, "error: interrupted: go on\n"},
 		"SIGTERM":     {&interruptedError{signal: syscall.SIGTERM}, 143, "error: interrupted\n"},
-		"forbidden":   {newHost(&bytes.Buffer{}).explain(forbidden, "sublet"), 1, "error: too few rights on the host (this cluster): tenants.sublet.dev \"acme\" is forbidden: no\nYou need a right on tenants.sublet.dev that you do not have; ask whoever manages the host.\n"},
+		"forbidden":   {newHost(&bytes.Buffer{}).explain(forbidden, "sublet"), 1, "error: too few rights on the host (this cluster): tenants.sublet.dev \"acme\" is forbidden: no\nWhat you may do with it, and who can give you more: sublet can-i --list acme\n"},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {

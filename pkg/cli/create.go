@@ -435,6 +435,10 @@ func (o *createOptions) ensure(ctx context.Context, clients *hostClients, tenant
 	if apierrors.IsInvalid(err) {
 		return nil, false, hint(fmt.Errorf("the host refuses tenant %q: %w", tenant.Name, err), "Mend what it names and run again.")
 	}
+	if apierrors.IsForbidden(err) {
+		return nil, false, hint(fmt.Errorf("too few rights on the host (%s): %w", o.host.where(), err),
+			"What is missing, and who can give it: %s can-i create %s", o.app.name, tenancy.Parent(tenant))
+	}
 	if !apierrors.IsAlreadyExists(err) {
 		return nil, false, err
 	}

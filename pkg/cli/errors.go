@@ -150,7 +150,7 @@ func (h *host) explain(err error, name string) error {
 	case notInstalled(err):
 		return hint(fmt.Errorf("there is no Sublet in the host cluster (%s)", h.where()), "Run %q, or choose another cluster with --context.", name+" install")
 	case apierrors.IsForbidden(err):
-		return hint(fmt.Errorf("too few rights on the host (%s): %w", h.where(), err), "%s", missingRight(err))
+		return hint(fmt.Errorf("too few rights on the host (%s): %w", h.where(), err), "%s", missingRight(err, name))
 	case apierrors.IsUnauthorized(err):
 		return hint(fmt.Errorf("the host does not accept your credentials (%s): %w", h.where(), err), "Log in to the host again, or choose another context with --context.")
 	case unreachable(err):
@@ -174,9 +174,12 @@ func notInstalled(err error) bool {
 }
 
 // missingRight says in a rule's words what a Forbidden error is about.
-func missingRight(err error) string {
+func missingRight(err error, name string) string {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) && status.Status().Details != nil {
+		if details := status.Status().Details; details.Group == api.GroupName && details.Kind == tenantResource && details.Name != "" {
+			return fmt.Sprintf("What you may do with it, and who can give you more: %s can-i --list %s", name, details.Name)
+		}
 		if details := status.Status().Details; details.Kind != "" {
 			resource := details.Kind
 			if details.Group != "" {

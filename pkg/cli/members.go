@@ -255,7 +255,7 @@ func (a *app) changeMembers(ctx context.Context, name string, change func(*api.T
 		case apierrors.IsConflict(err) && try < memberTries:
 			continue
 		case apierrors.IsForbidden(err):
-			return hint(fmt.Errorf("you may not change the members of tenant %q: %w", name, err), "Ask an admin of the tenant.")
+			return hint(fmt.Errorf("you may not change the members of tenant %q: %w", name, err), "Ask an admin of the tenant. Who that is: %s can-i members %s", a.name, name)
 		case err != nil:
 			return err
 		}

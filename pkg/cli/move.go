@@ -89,7 +89,7 @@ func (o *moveOptions) run(ctx context.Context) error {
 	}
 	patched, err := clients.tenants.Patch(ctx, o.name, patch, options)
 	if apierrors.IsForbidden(err) {
-		return hint(fmt.Errorf("tenant %q stays where it is: %w", o.name, err), "Ask an admin of both %q and %q.", former, o.parent)
+		return hint(fmt.Errorf("tenant %q stays where it is: %w", o.name, err), "Ask an admin of both %q and %q. What is missing: %s can-i move %s --to %s", former, o.parent, o.app.name, o.name, o.parent)
 	}
 	if err != nil {
 		return err

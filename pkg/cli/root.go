@@ -199,6 +199,8 @@ kubectl get namespaces
 		newListCommand(a),
 		newTreeCommand(a),
 		newDescribeCommand(a),
+		newQuotaCommand(a),
+		newCanICommand(a),
 		newMembersCommand(a),
 		newMoveCommand(a),
 		newTemplatesCommand(a),

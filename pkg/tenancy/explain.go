@@ -10,6 +10,9 @@ import (
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
 
+// QuotaLimit begins the names of limits that are quotas: "quota.pods".
+const QuotaLimit = limitQuota + "."
+
 // Names of limits, as api.EffectiveLimit has them.
 const (
 	limitQuota           = "quota"

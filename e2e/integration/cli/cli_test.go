@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -146,6 +147,7 @@ func (h *host) scripts(t *testing.T, dir string) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code":      code,
+			"retry":     retry,
 			"interrupt": interrupt,
 			"apply":     h.apply,
 		},
@@ -163,7 +165,9 @@ func (h *host) apply(ts *testscript.TestScript, _ bool, args []string) {
 		// A kind that has just been made is served a moment later.
 		err := wait.PollUntilContextTimeout(context.Background(), 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
 			err := c.Create(ctx, object.DeepCopy())
-			if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+			// And a share of a quota comes a moment later, too.
+			short := apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota")
+			if short || meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 				return false, nil
 			}
 			return true, client.IgnoreAlreadyExists(err)
@@ -172,6 +176,18 @@ func (h *host) apply(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%s %s: %v", object.GetKind(), object.GetName(), err)
 		}
 	}
+}
+
+// retry runs a command until its output matches: retry PATTERN COMMAND ARGS...
+func retry(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for begin := time.Now(); time.Since(begin) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
+		if ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("it never says %s", args[0])
 }
 
 // code runs a command and wants an exit code: code CODE COMMAND ARGS...
