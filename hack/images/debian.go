@@ -33,7 +33,7 @@ func debian() rootfs {
 		suite: "bookworm",
 		whole: true,
 		// Without usr-is-merged all of perl comes, to do what is done already.
-		packages: []string{"usr-is-merged", "curl", "dnsutils", "iproute2", "netcat-openbsd"},
+		packages: []string{"usr-is-merged", "curl", "dnsutils", "iproute2", "netcat-openbsd", "wget"},
 		complete: []string{
 			// Tests of supplementary groups look for these.
 			`chroot "$1" useradd --uid 1000 --no-create-home user-defined-in-image`,
