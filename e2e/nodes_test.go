@@ -17,6 +17,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
@@ -236,8 +238,8 @@ func TestLossOfANode(t *testing.T) {
 			t.Fatalf("host node %s: %v\n%s", verb, err, out)
 		}
 	}
-	nodeReady := func(name string) corev1.ConditionStatus {
-		node, err := s.host.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	readyIn := func(c kubernetes.Interface, name string) corev1.ConditionStatus {
+		node, err := c.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,6 +250,7 @@ func TestLossOfANode(t *testing.T) {
 		}
 		return ""
 	}
+	nodeReady := func(name string) corev1.ConditionStatus { return readyIn(s.host, name) }
 	becomes := func(want corev1.ConditionStatus) {
 		t.Helper()
 		eventually(t, 2*time.Minute, fmt.Sprintf("%s has Ready %s", secondNode, want), func() error {
@@ -257,6 +260,20 @@ func TestLossOfANode(t *testing.T) {
 			return nil
 		})
 	}
+	// The control plane of a tenant on the other node sees it all.
+	cordon := func(unschedulable bool) {
+		t.Helper()
+		if _, err := host.CoreV1().Nodes().Patch(context.Background(), secondNode, types.StrategicMergePatchType, fmt.Appendf(nil, `{"spec":{"unschedulable":%v}}`, unschedulable), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cordon(true)
+	t.Cleanup(func() { cordon(false) })
+	tn := s.newTenant(t, "e2e-loss", "--ephemeral")
+	cordon(false)
+	there := tn.newNamespace(t, "loss")
+	tn.start(t, there, on(secondNode, newServer("lost")))
+
 	ns := host.newNamespace(t, "e2e-loss")
 	host.start(t, ns, on(secondNode, newServer("lost")))
 	t.Cleanup(func() {
@@ -274,9 +291,28 @@ func TestLossOfANode(t *testing.T) {
 		}
 		return err
 	})
+	// It is the host's node controller that takes its time: from here on the tenant
+	// follows at once, its node and its pod.
+	eventually(t, 10*time.Second, "the tenant knows", func() error {
+		pod, err := tn.CoreV1().Pods(there).Get(ctx, "lost", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if got := readyIn(tn, secondNode); got != corev1.ConditionUnknown || podReady(pod) {
+			return fmt.Errorf("its node has Ready %s, its pod is ready: %v", got, podReady(pod))
+		}
+		return nil
+	})
 	command("start")
 	becomes(corev1.ConditionTrue)
 	host.ready(t, ns, "lost")
+	tn.ready(t, there, "lost")
+	eventually(t, 10*time.Second, "the tenant's node is back", func() error {
+		if got := readyIn(tn, secondNode); got != corev1.ConditionTrue {
+			return fmt.Errorf("it has Ready %s", got)
+		}
+		return nil
+	})
 	// The manager may have been there, which the other tests need.
 	eventually(t, time.Minute, "all of Sublet is ready again", func() error {
 		pods, err := s.host.CoreV1().Pods(api.SystemNamespace).List(ctx, metav1.ListOptions{})

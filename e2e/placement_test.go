@@ -5,6 +5,8 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
 
@@ -224,4 +227,63 @@ func (k *kindsTest) testPlacement(t *testing.T) {
 	unschedulable(green.cluster, there, far("shy", everywhere("hermit")))
 	unschedulable(tn.cluster, ns, near("fan", everywhere("hermit")))
 	stands(green.cluster, there, near("fan", everywhere("hermit")), "")
+}
+
+// schedulerTenant sees all nodes and chooses among them by itself.
+const schedulerTenant = `
+apiVersion: sublet.dev/v1alpha1
+kind: Tenant
+metadata: {name: e2e-scheduler}
+spec:
+  type: VirtualCluster
+  virtualCluster: {nodes: {selector: {}}, scheduler: true}
+`
+
+// TestOwnScheduler: a tenant with a scheduler of its own puts pods where its own
+// labels, taints and classes say, of which the host knows nothing.
+func TestOwnScheduler(t *testing.T) {
+	s := shared(t)
+	s.onLocalHost(t)
+	ctx := t.Context()
+	file := filepath.Join(t.TempDir(), "tenant.yaml")
+	if err := os.WriteFile(file, []byte(schedulerTenant), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tn := s.newTenantBy(t, "e2e-scheduler", "-f", file)
+	ns := tn.newNamespace(t, "scheduler")
+	nodes := tn.CoreV1().Nodes()
+	eventually(t, time.Minute, "the tenant sees both nodes, unused as they are", func() error {
+		list, err := nodes.List(ctx, metav1.ListOptions{})
+		if err == nil && len(list.Items) != 2 {
+			err = fmt.Errorf("%d nodes", len(list.Items))
+		}
+		return err
+	})
+	if _, err := nodes.Patch(ctx, secondNode, types.StrategicMergePatchType, []byte(`{"metadata":{"labels":{"disk":"fast"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	fast := newPod("fast")
+	fast.Spec.NodeSelector = map[string]string{"disk": "fast"}
+	if got := tn.start(t, ns, fast).Spec.NodeName; got != secondNode {
+		t.Errorf("a pod that selects the tenant's label is on %s", got)
+	}
+	if _, err := nodes.Patch(ctx, secondNode, types.StrategicMergePatchType, []byte(`{"spec":{"taints":[{"key":"reserved","effect":"NoSchedule"}]}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if got := tn.start(t, ns, newPod(fmt.Sprintf("plain-%d", i))).Spec.NodeName; got != firstNode {
+			t.Errorf("a pod that does not tolerate the tenant's taint is on %s", got)
+		}
+	}
+	tolerant := on(secondNode, newPod("tolerant"))
+	tolerant.Spec.Tolerations = []corev1.Toleration{{Key: "reserved", Operator: corev1.TolerationOpExists}}
+	tn.start(t, ns, tolerant)
+	host, err := s.hostPod(ctx, tn, ns, "fast")
+	if err != nil || host.Spec.NodeName != secondNode || host.Spec.NodeSelector["disk"] != "" {
+		t.Errorf("the host's pod is on %q with the selector %v (%v)", host.Spec.NodeName, host.Spec.NodeSelector, err)
+	}
+	node, err := s.host.CoreV1().Nodes().Get(ctx, secondNode, metav1.GetOptions{})
+	if err != nil || node.Labels["disk"] != "" || slices.ContainsFunc(node.Spec.Taints, func(taint corev1.Taint) bool { return taint.Key == "reserved" }) {
+		t.Errorf("the host's node has what the tenant gave its own: %v %v (%v)", node.Labels, node.Spec.Taints, err)
+	}
 }

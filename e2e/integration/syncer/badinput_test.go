@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -161,6 +162,79 @@ func (p *planes) testLimits(t *testing.T) {
 		t.Errorf("%d and %d bytes of a mebibyte have crossed", len(configMap.Data["big"]), len(secret.Data["big"]))
 	}
 	p.remove(t, full.Name)
+	p.testLongNames(t, name)
+}
+
+// testLongNames: each kind that may have a name of 253 characters, with dots in
+// it, gets one on the host.
+func (p *planes) testLongNames(t *testing.T, name func(letter string) string) {
+	ctx, create := t.Context(), metav1.CreateOptions{}
+	made := map[string]func(context.Context) error{}
+	add := func(kind string, err error, host func(ctx context.Context, name string) error, long string) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", kind, err)
+		}
+		made[kind] = func(ctx context.Context) error { return host(ctx, translate.HostName(space, long)) }
+	}
+	long := name("v")
+	_, err := p.virtual.CoreV1().PersistentVolumeClaims(space).Create(ctx, claim(long, new("fast")), create)
+	add("PersistentVolumeClaim", err, func(ctx context.Context, name string) error {
+		_, err := p.host.CoreV1().PersistentVolumeClaims(hostNamespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}, long)
+	_, err = p.virtual.CoreV1().ServiceAccounts(space).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: long, Annotations: map[string]string{identity: "me"}}}, create)
+	add("ServiceAccount", err, func(ctx context.Context, name string) error {
+		_, err := p.host.CoreV1().ServiceAccounts(hostNamespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}, long)
+	_, err = p.virtual.NetworkingV1().NetworkPolicies(space).Create(ctx, &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: long},
+		Spec:       networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "nobody"}}, Ingress: []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}}}},
+	}, create)
+	add("NetworkPolicy", err, func(ctx context.Context, name string) error {
+		_, err := p.host.NetworkingV1().NetworkPolicies(hostNamespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}, long)
+	_, err = p.virtual.NetworkingV1().Ingresses(space).Create(ctx, &networkingv1.Ingress{
+		ObjectMeta: metav1.ObjectMeta{Name: long},
+		Spec: networkingv1.IngressSpec{
+			TLS:   []networkingv1.IngressTLS{{Hosts: []string{"long.example.com"}, SecretName: name("s")}},
+			Rules: []networkingv1.IngressRule{{Host: "long.example.com"}},
+		},
+	}, create)
+	add("Ingress", err, func(ctx context.Context, name string) error {
+		_, err := p.host.NetworkingV1().Ingresses(hostNamespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}, long)
+	_, err = p.virtual.PolicyV1().PodDisruptionBudgets(space).Create(ctx, &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: long},
+		Spec:       policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "nobody"}}},
+	}, create)
+	add("PodDisruptionBudget", err, func(ctx context.Context, name string) error {
+		_, err := p.host.PolicyV1().PodDisruptionBudgets(hostNamespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}, long)
+	service := strings.Repeat("s", 63)
+	_, err = p.virtual.CoreV1().Services(space).Create(ctx, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: service}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}, create)
+	add("Service", err, func(ctx context.Context, name string) error {
+		_, err := p.host.CoreV1().Services(hostNamespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}, service)
+	_, err = p.virtual.DiscoveryV1().EndpointSlices(space).Create(ctx, &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: long, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.10"}}},
+	}, create)
+	add("EndpointSlice", err, func(ctx context.Context, name string) error {
+		_, err := p.host.DiscoveryV1().EndpointSlices(hostNamespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}, long)
+	for kind, get := range made {
+		eventually(t, kind+" with the longest name is on the host", get)
+	}
+	if err := p.virtual.NetworkingV1().Ingresses(space).Delete(ctx, long, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (p *planes) remove(t *testing.T, name string) {

@@ -320,6 +320,20 @@ func TestCustomResources(t *testing.T) {
 			t.Errorf("the Secret on the host was touched: %v (%v)", now, err)
 		}
 	})
+	t.Run("a volume begins as one", func(t *testing.T) {
+		begins := claim("begins", new("fast"))
+		begins.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: new("certs.example.com"), Kind: "Certificate", Name: "shop"}
+		p.createClaim(t, begins)
+		host := waitFor(t, "host claim", p.hostClaim("begins"), nil)
+		if source := host.Spec.DataSourceRef; source == nil || source.Kind != "Certificate" || source.Name != translate.HostName(space, "shop") {
+			t.Errorf("it begins as %+v", source)
+		}
+		foreign := claim("foreign", new("fast"))
+		foreign.Spec.DataSourceRef = &corev1.TypedObjectReference{APIGroup: new("watch.example.com"), Kind: "Unlisted", Name: "shop"}
+		p.createClaim(t, foreign)
+		p.hears(t, "PersistentVolumeClaim", "foreign", "limits.customResources")
+		p.removeClaims(t) // What is refused, or waits, is told again and again.
+	})
 	t.Run("a new one comes, an edited one comes back", func(t *testing.T) {
 		if _, err := p.host.CoreV1().Secrets(hostNamespace).Patch(ctx, secretName, types.MergePatchType, []byte(`{"stringData":{"tls.crt":"two"}}`), metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)

@@ -100,6 +100,25 @@ func TestVolumes(t *testing.T) {
 		}
 		waitFor(t, "the volume is bound", p.virtualVolume("host-volume"), func(v *corev1.PersistentVolume) bool { return v.Status.Phase == corev1.VolumeBound })
 
+		// A claim grows, where the class lets it; who provisions says how far it is.
+		if _, err := p.host.StorageV1().StorageClasses().Patch(ctx, fast, "application/merge-patch+json", []byte(`{"allowVolumeExpansion":true}`), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the tenant's claim asks for more", func(ctx context.Context) error {
+			_, err := p.virtual.CoreV1().PersistentVolumeClaims(space).Patch(ctx, "data", "application/merge-patch+json", []byte(`{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}`), metav1.PatchOptions{})
+			return err
+		})
+		grown := waitFor(t, "so does the host's", p.hostClaim("data"), func(c *corev1.PersistentVolumeClaim) bool {
+			return c.Spec.Resources.Requests.Storage().String() == "2Gi"
+		})
+		grown.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}
+		if _, err := p.host.CoreV1().PersistentVolumeClaims(hostNamespace).UpdateStatus(ctx, grown, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the tenant sees what it has", p.virtualClaim("data"), func(c *corev1.PersistentVolumeClaim) bool {
+			return c.Status.Capacity.Storage().String() == "2Gi"
+		})
+
 		// The tenant's change does not last; its deletion waits for the claim, as
 		// everywhere.
 		volumes := p.virtual.CoreV1().PersistentVolumes()
