@@ -167,9 +167,33 @@ soak: TENANT = soak
 soak: build tools up ## random writes, meddling and kills for DURATION=30m on TENANT=soak; then both sides must agree; report in bench/out
 	@go run ./hack/soak -duration $(or $(DURATION),30m) -tenant $(TENANT) $(if $(SEED),-seed $(SEED))
 
+# What a tenant's control plane is compared with: the same parts as separate
+# programs, as anybody runs them.
+BASELINE := .cache/bin/baseline
+
+.PHONY: baseline-tools
+baseline-tools: $(BASELINE)/kube-apiserver $(BASELINE)/kube-controller-manager $(BASELINE)/etcd $(BASELINE)/coredns
+
+$(BASELINE)/kube-apiserver $(BASELINE)/kube-controller-manager: $(BASELINE)/%: go.mod
+	@echo "building $* $(KUBERNETES_VERSION)"
+	@$(GO_BUILD) -o $@ k8s.io/kubernetes/cmd/$*
+
+$(BASELINE)/etcd $(BASELINE)/coredns: $(BASELINE)/%: go.mod $(wildcard hack/images/etcd/*.go hack/images/coredns/*.go)
+	@echo "building $*"
+	@$(GO_BUILD) -o $@ ./hack/images/$*
+
+# Given to make bench and make density: flags of ./bench, such as "-runs 3".
+BENCH ?=
+
 .PHONY: bench
-bench: build tools up ## measure the budgets; JSON under bench/out, a table in docs/performance.md
-	@go run ./bench -page docs/performance.md
+bench: build tools baseline-tools up ## measure the budgets (ONLY=metric,..., BENCH="more flags"); JSON under bench/out, docs/performance.md
+	@go run ./bench -page docs/performance.md $(if $(ONLY),-only $(ONLY)) $(BENCH)
+
+TENANTS ?= 100
+
+.PHONY: density
+density: build tools up ## how many awake tenants this machine takes, at most TENANTS=100; into docs/performance.md, too
+	@go run ./bench -page docs/performance.md -only density -tenants $(TENANTS) $(BENCH)
 
 BENCH_BASELINE := bench/baseline.json
 

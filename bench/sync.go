@@ -5,13 +5,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
@@ -21,9 +21,7 @@ import (
 )
 
 const (
-	syncPods     = 120
 	syncInterval = time.Second / 3
-	burstPods    = 100
 	workers      = 10
 	namespace    = "default"
 )
@@ -41,8 +39,7 @@ func newPod(name string) *corev1.Pod {
 	}
 }
 
-// appearances tells when pods, by the name that they were created with, are seen
-// on the host.
+// appearances tells when something was first seen in a watch of pods.
 type appearances struct {
 	mu      sync.Mutex
 	seen    map[string]time.Time
@@ -50,12 +47,14 @@ type appearances struct {
 	watch   watch.Interface
 }
 
-func (b *bench) watchPods(ctx context.Context, hostNamespace string) (*appearances, error) {
-	list, err := b.host.CoreV1().Pods(hostNamespace).List(ctx, metav1.ListOptions{})
+// watchPods notes when what is called by name is seen for the first time; events
+// that are called nothing do not count.
+func watchPods(ctx context.Context, client kubernetes.Interface, ns string, name func(watch.EventType, *corev1.Pod) string) (*appearances, error) {
+	list, err := client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
-	w, err := b.host.CoreV1().Pods(hostNamespace).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	w, err := client.CoreV1().Pods(ns).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
 	if err != nil {
 		return nil, err
 	}
@@ -64,15 +63,17 @@ func (b *bench) watchPods(ctx context.Context, hostNamespace string) (*appearanc
 		for event := range w.ResultChan() {
 			now := time.Now()
 			pod, ok := event.Object.(*corev1.Pod)
-			if !ok || event.Type != watch.Added {
+			if !ok {
 				continue
 			}
-			name := pod.Annotations[api.AnnotationVirtualName]
-			if name == "" {
-				name = pod.Name
+			what := name(event.Type, pod)
+			if what == "" {
+				continue
 			}
 			a.mu.Lock()
-			a.seen[name] = now
+			if _, known := a.seen[what]; !known {
+				a.seen[what] = now
+			}
 			a.mu.Unlock()
 			select {
 			case a.changed <- struct{}{}:
@@ -83,9 +84,23 @@ func (b *bench) watchPods(ctx context.Context, hostNamespace string) (*appearanc
 	return a, nil
 }
 
+// created names a pod of the host as it was created, when it comes.
+func created(event watch.EventType, pod *corev1.Pod) string {
+	switch name := pod.Annotations[api.AnnotationVirtualName]; {
+	case event != watch.Added:
+		return ""
+	case name != "":
+		return name
+	}
+	return pod.Name
+}
+
+// marked names the change of a pod's status.
+func marked(_ watch.EventType, pod *corev1.Pod) string { return pod.Status.Message }
+
 // wait waits until all the pods were seen and returns when the last one was.
 func (a *appearances) wait(ctx context.Context, names []string) (time.Time, error) {
-	deadline := time.After(time.Minute)
+	deadline := time.After(patience)
 	for {
 		var last time.Time
 		missing := 0
@@ -107,7 +122,7 @@ func (a *appearances) wait(ctx context.Context, names []string) (time.Time, erro
 		case <-ctx.Done():
 			return last, ctx.Err()
 		case <-deadline:
-			return last, fmt.Errorf("%d of %d pods did not come to the host within a minute", missing, len(names))
+			return last, fmt.Errorf("%d of %d pods, or changes of them, were not seen within %v", missing, len(names), patience)
 		case <-a.changed:
 		}
 	}
@@ -119,174 +134,138 @@ func (a *appearances) at(name string) time.Time {
 	return a.seen[name]
 }
 
-// hostNamespace makes a plain namespace on the host to compare with.
-func (b *bench) hostNamespace(ctx context.Context, name string) (remove func(), _ error) {
-	_, err := b.host.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+// sideBySide makes a tenant and, to compare it with, the host namespace NAME-host.
+func (b *bench) sideBySide(ctx context.Context, name string) (*tenant, error) {
+	t, err := b.make(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	for ctx.Err() == nil {
-		// Pods need the ServiceAccount that a controller makes.
-		if _, err := b.host.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{}); err == nil {
-			break
-		}
-		sleep(ctx, 50*time.Millisecond)
+	if err := awaitAccount(ctx, t.client, namespace); err != nil {
+		return nil, err
 	}
-	return func() {
-		if err := b.host.CoreV1().Namespaces().Delete(context.WithoutCancel(ctx), name, metav1.DeleteOptions{}); err != nil {
-			fmt.Fprintf(os.Stderr, "delete namespace %s: %v\n", name, err)
-		}
-	}, ctx.Err()
-}
-
-// sideBySide makes a tenant and, to compare it with, the host namespace NAME-host,
-// which remove takes away.
-func (b *bench) sideBySide(ctx context.Context, name string) (t *tenant, remove func(), err error) {
-	if err := b.create(ctx, name); err != nil {
-		return nil, nil, err
-	}
-	if t, err = b.open(ctx, name); err != nil {
-		return nil, nil, err
-	}
-	if remove, err = b.hostNamespace(ctx, name+"-host"); err != nil {
-		return nil, nil, err
-	}
-	return t, remove, nil
+	return t, b.hostNamespace(ctx, name+"-host")
 }
 
 // measureSync creates pods three a second and takes the time from the call until
-// the host's watch shows each; first straight on the host, then in a tenant.
+// the host's watch shows each; then it changes the status of each host pod, and
+// takes the time until the tenant's watch shows that. The same straight on the host
+// shows how much of it is the host's own.
 func measureSync(ctx context.Context, b *bench) ([]result, error) {
 	const name = "bench-sync"
-	t, remove, err := b.sideBySide(ctx, name)
+	t, err := b.sideBySide(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	defer remove()
-	host, err := b.latencies(ctx, b.host, name+"-host", name+"-host")
+	hostDown, hostUp, err := b.latencies(ctx, b.host, name+"-host", name+"-host")
 	if err != nil {
 		return nil, err
 	}
-	virtual, err := b.latencies(ctx, t.client, namespace, name)
+	down, up, err := b.latencies(ctx, t.client, namespace, name)
 	if err != nil {
 		return nil, err
 	}
-	details := map[string]any{
-		"pods":        syncPods,
-		"host_p50_ms": report.Quantile(host, 0.5),
-		"host_p99_ms": report.Quantile(host, 0.99),
+	var results []result
+	for _, part := range []struct {
+		name         string
+		tenant, host []float64
+	}{{"sync", down, hostDown}, {"sync_status", up, hostUp}} {
+		details := map[string]any{"pods": b.pods}
+		median, slow := newResult(part.name+"_p50_ms", part.tenant, details), newResult(part.name+"_p99_ms", part.tenant, details)
+		median.Host, slow.Host = report.Baseline(part.host), report.Baseline(part.host)
+		slow.Value, slow.Host.Value = report.Quantile(part.tenant, 0.99), report.Quantile(part.host, 0.99)
+		results = append(results, median, slow)
 	}
-	median, slow := newResult("sync_p50_ms", virtual, details), newResult("sync_p99_ms", virtual, details)
-	slow.Value = report.Quantile(virtual, 0.99)
-	return []result{median, slow}, nil
+	return results, nil
 }
 
-// latencies returns milliseconds, sorted.
-func (b *bench) latencies(ctx context.Context, client kubernetes.Interface, ns, hostNamespace string) ([]float64, error) {
-	seen, err := b.watchPods(ctx, hostNamespace)
-	if err != nil {
-		return nil, err
-	}
-	defer seen.watch.Stop()
-	var names []string
-	called := map[string]time.Time{}
-	ticker := time.NewTicker(syncInterval)
-	defer ticker.Stop()
+// latencies returns milliseconds, sorted: of pods on their way to the host, and of
+// their status on its way back.
+func (b *bench) latencies(ctx context.Context, client kubernetes.Interface, ns, hostNamespace string) (down, up []float64, _ error) {
 	// The first ones warm up connections and caches.
 	const warm = 5
-	for i := range syncPods + warm {
-		<-ticker.C
-		name := fmt.Sprintf("sync-%d", i)
-		start := time.Now()
-		if _, err := client.CoreV1().Pods(ns).Create(ctx, newPod(name), metav1.CreateOptions{}); err != nil {
-			return nil, err
-		}
-		if i >= warm {
-			names = append(names, name)
-			called[name] = start
-		}
+	var names, marks []string
+	for i := range b.pods + warm {
+		names, marks = append(names, fmt.Sprintf("sync-%d", i)), append(marks, fmt.Sprintf("mark-%d", i))
 	}
-	if _, err := seen.wait(ctx, names); err != nil {
-		return nil, err
-	}
-	var out []float64
-	for _, name := range names {
-		out = append(out, float64(seen.at(name).Sub(called[name]).Microseconds())/1000)
-	}
-	slices.Sort(out)
-	return out, client.CoreV1().Pods(ns).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=bench"})
-}
-
-// measureBurst creates a hundred pods at once and waits until all are on the
-// host; in turns straight on the host and in a tenant.
-func measureBurst(ctx context.Context, b *bench) ([]result, error) {
-	const name = "bench-burst"
-	t, remove, err := b.sideBySide(ctx, name)
+	arrived, err := watchPods(ctx, b.host, hostNamespace, created)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer remove()
-	var host, virtual, ratios []float64
-	for range b.runs {
-		h, err := b.burst(ctx, b.host, name+"-host", name+"-host")
-		if err != nil {
-			return nil, err
-		}
-		v, err := b.burst(ctx, t.client, namespace, name)
-		if err != nil {
-			return nil, err
-		}
-		host, virtual, ratios = append(host, h), append(virtual, v), append(ratios, v/h)
-	}
-	return []result{newResult("burst100_ratio", ratios, map[string]any{"host_s": host, "tenant_s": virtual})}, nil
-}
-
-func (b *bench) burst(ctx context.Context, client kubernetes.Interface, ns, hostNamespace string) (float64, error) {
-	seen, err := b.watchPods(ctx, hostNamespace)
-	if err != nil {
-		return 0, err
-	}
-	defer seen.watch.Stop()
-	names := make([]string, burstPods)
-	for i := range names {
-		names[i] = fmt.Sprintf("burst-%d", i)
-	}
-	start := time.Now()
-	err = inParallel(names, func(name string) error {
-		_, err := client.CoreV1().Pods(ns).Create(ctx, newPod(name), metav1.CreateOptions{})
+	defer arrived.watch.Stop()
+	called, err := paced(ctx, names, func(i int) error {
+		_, err := client.CoreV1().Pods(ns).Create(ctx, newPod(names[i]), metav1.CreateOptions{})
 		return err
 	})
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	last, err := seen.wait(ctx, names)
+	if down, err = arrived.since(ctx, names, called, warm); err != nil {
+		return nil, nil, err
+	}
+	hostNames := map[string]string{}
+	list, err := b.host.CoreV1().Pods(hostNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	took := last.Sub(start).Seconds()
-	if err := client.CoreV1().Pods(ns).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}, metav1.ListOptions{LabelSelector: "app=bench"}); err != nil {
-		return 0, err
+	for i := range list.Items {
+		hostNames[created(watch.Added, &list.Items[i])] = list.Items[i].Name
 	}
-	for ctx.Err() == nil {
-		inTenant, err := client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{LabelSelector: "app=bench"})
-		if err != nil {
-			return 0, err
-		}
-		onHost, err := b.host.CoreV1().Pods(hostNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=bench"})
-		if err != nil {
-			return 0, err
-		}
-		if len(inTenant.Items)+len(onHost.Items) == 0 {
-			break
-		}
-		sleep(ctx, 100*time.Millisecond)
+	back, err := watchPods(ctx, client, ns, marked)
+	if err != nil {
+		return nil, nil, err
 	}
-	sleep(ctx, time.Second)
-	return took, ctx.Err()
+	defer back.watch.Stop()
+	called, err = paced(ctx, marks, func(i int) error {
+		patch := fmt.Appendf(nil, `{"status":{"message":%q}}`, marks[i])
+		_, err := b.host.CoreV1().Pods(hostNamespace).Patch(ctx, hostNames[names[i]], types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if up, err = back.since(ctx, marks, called, warm); err != nil {
+		return nil, nil, err
+	}
+	return down, up, client.CoreV1().Pods(ns).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "app=bench"})
 }
 
-// inParallel calls f for each item, by as many workers as the budgets say.
-func inParallel[T any](items []T, f func(T) error) error {
+// paced calls for each name, three a second, and notes when.
+func paced(ctx context.Context, names []string, call func(i int) error) (map[string]time.Time, error) {
+	called := map[string]time.Time{}
+	ticker := time.NewTicker(syncInterval)
+	defer ticker.Stop()
+	for i, name := range names {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-ticker.C:
+		}
+		called[name] = time.Now()
+		if err := call(i); err != nil {
+			return nil, err
+		}
+	}
+	return called, nil
+}
+
+// since waits for all, and returns how many milliseconds after the call each was
+// seen, sorted, without the first ones.
+func (a *appearances) since(ctx context.Context, names []string, called map[string]time.Time, warm int) ([]float64, error) {
+	if _, err := a.wait(ctx, names); err != nil {
+		return nil, err
+	}
+	var out []float64
+	for _, name := range names[warm:] {
+		out = append(out, milliseconds(a.at(name).Sub(called[name])))
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// inParallel calls f for each item, by so many workers.
+func inParallel[T any](workers int, items []T, f func(T) error) error {
 	queue := make(chan T, len(items))
 	for _, item := range items {
 		queue <- item

@@ -102,7 +102,7 @@ func (b *bench) measureTree(ctx context.Context, c client.WithWatch, size int) (
 	defer stop()
 	go func() { done <- untilReady(watching, c, run.Tenants) }()
 	for _, level := range levels {
-		if err := inParallel(level, func(tenant *api.Tenant) error { return c.Create(ctx, tenant) }); err != nil {
+		if err := inParallel(workers, level, func(tenant *api.Tenant) error { return c.Create(ctx, tenant) }); err != nil {
 			return run, fmt.Errorf("create the tree: %w", err)
 		}
 	}
@@ -232,7 +232,7 @@ func (b *bench) managerProcess(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	for i := range pods.Items {
-		if pid := processOf(string(pods.Items[i].UID)); pid != 0 {
+		if pid := processOf(string(pods.Items[i].UID), 0); pid != 0 {
 			return pid, nil
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 
+	"github.com/sublet-dev/sublet/bench/crds"
 	"github.com/sublet-dev/sublet/bench/proc"
 	"github.com/sublet-dev/sublet/bench/report"
 )
@@ -222,7 +223,7 @@ func idles(ctx context.Context, o options, h *host, dir string, f *figures) (err
 		return nil
 	}
 	for _, p := range tenants {
-		if err := p.createCRDs(ctx, o.crds); err != nil {
+		if err := crds.Create(ctx, p.config, o.crds); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,4 +144,55 @@ func DiskUsage(root string) (float64, error) {
 		return nil
 	})
 	return sum, err
+}
+
+// MemAvailable is how much memory the machine could give to somebody, in bytes.
+func MemAvailable() (float64, error) { return kibs("/proc/meminfo", "MemAvailable") }
+
+// CgroupCPUSeconds is the CPU time that was used in the parent of a process's
+// control group, and in all that are below.
+func CgroupCPUSeconds(pid int) (float64, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(content)) {
+		// 4:cpuacct:/parent/child, or 0::/parent/child with version 2.
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		parent := filepath.Dir(parts[2])
+		switch controllers := strings.Split(parts[1], ","); {
+		case slices.Contains(controllers, "cpuacct"):
+			content, err := os.ReadFile(filepath.Join("/sys/fs/cgroup/cpuacct", parent, "cpuacct.usage"))
+			if err != nil {
+				return 0, err
+			}
+			nanoseconds, err := strconv.ParseFloat(strings.TrimSpace(string(content)), 64)
+			return nanoseconds / 1e9, err
+		case parts[1] == "":
+			path := filepath.Join("/sys/fs/cgroup", parent, "cpu.stat")
+			microseconds, err := field(path, "usage_usec")
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			return microseconds / 1e6, err
+		}
+	}
+	return 0, fmt.Errorf("process %d is in no control group that counts CPU time", pid)
+}
+
+// field reads a line "key 123".
+func field(path, key string) (float64, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(content)) {
+		if rest, ok := strings.CutPrefix(line, key+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, key)
 }

@@ -65,7 +65,7 @@ func (c Config) Label(component string) string {
 func PodCIDR() netip.Prefix { return netip.MustParsePrefix("10.244.0.0/16") }
 
 // NodePodCIDR is the range of the pods of a node, counted from 0: far more than
-// the 250 that it takes, as addresses are not reused at once.
+// the 500 that it takes, as addresses are not reused at once.
 func NodePodCIDR(index int) netip.Prefix {
 	all := PodCIDR().Addr().As4()
 	all[2] = byte(index * 256 / MaxNodes)

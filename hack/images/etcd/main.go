@@ -1,5 +1,6 @@
 // Command etcd is a single etcd, which Kubernetes' own tests run beside an
-// aggregated API server. It knows those of etcd's flags that they set.
+// aggregated API server, and the benchmarks beside an API server. It knows those
+// of etcd's flags that they set; all else is etcd's default.
 package main
 
 import (
@@ -32,9 +33,12 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&config.Dir, "data-dir", config.Dir, "where the data are")
 	flags.Func("listen-client-urls", "where to serve", one(&config.ListenClientUrls))
 	flags.Func("advertise-client-urls", "what to tell clients", one(&config.AdvertiseClientUrls))
+	flags.Func("listen-peer-urls", "where to serve other members", one(&config.ListenPeerUrls))
+	flags.Func("initial-advertise-peer-urls", "what to tell other members", one(&config.AdvertisePeerUrls))
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	config.InitialCluster = config.InitialClusterFromName(config.Name)
 	server, err := embed.StartEtcd(config)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)

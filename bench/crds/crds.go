@@ -1,6 +1,6 @@
-//go:build linux
-
-package main
+// Package crds installs custom resources as operators bring them, to see what they
+// cost.
+package crds
 
 import (
 	"context"
@@ -10,12 +10,16 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 )
 
-// createCRDs installs count custom resources of some thirty fields each, as
-// operators bring them, and waits until they are served.
-func (p *process) createCRDs(ctx context.Context, count int) error {
-	client, err := apiextensions.NewForConfig(p.config)
+// patience is how long all of them may take until they are served.
+const patience = time.Minute
+
+// Create installs count custom resources of some thirty fields each, and waits
+// until they are served.
+func Create(ctx context.Context, config *rest.Config, count int) error {
+	client, err := apiextensions.NewForConfig(config)
 	if err != nil {
 		return err
 	}
@@ -30,14 +34,17 @@ func (p *process) createCRDs(ctx context.Context, count int) error {
 	for i := range count {
 		path := fmt.Sprintf("/apis/bench.example.com/v1/namespaces/default/kind%ds", i)
 		for {
-			err := p.client.RESTClient().Get().AbsPath(path).Do(ctx).Error()
+			err := client.RESTClient().Get().AbsPath(path).Do(ctx).Error()
 			if err == nil {
 				break
 			}
 			if time.Now().After(deadline) || ctx.Err() != nil {
 				return fmt.Errorf("a CRD was not served within %v: %w", patience, err)
 			}
-			sleep(ctx, 20*time.Millisecond)
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
 		}
 	}
 	return nil
