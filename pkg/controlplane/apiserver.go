@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -35,6 +36,8 @@ import (
 	"k8s.io/apiserver/pkg/util/compatibility"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/apiserver/pkg/util/notfoundhandler"
+	"k8s.io/client-go/kubernetes"
+	restclient "k8s.io/client-go/rest"
 	"k8s.io/client-go/transport"
 	"k8s.io/client-go/util/keyutil"
 	basecompatibility "k8s.io/component-base/compatibility"
@@ -44,6 +47,7 @@ import (
 	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	kubeapiserver "k8s.io/kubernetes/pkg/controlplane"
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
+	"k8s.io/kubernetes/pkg/controlplane/controller/defaultservicecidr"
 	"k8s.io/kubernetes/pkg/controlplane/reconcilers"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
@@ -59,6 +63,13 @@ const adminGroup = "system:masters"
 // endpointInterval is how often default/kubernetes is looked at; it changes only
 // when somebody spoils it.
 const endpointInterval = time.Minute
+
+// serviceRangeHook makes the range of ClusterIPs.
+const serviceRangeHook = "start-kubernetes-service-cidr-controller"
+
+// readAheadTimeout is how long the API server does nothing but read what it has
+// stored, when it starts.
+const readAheadTimeout = 5 * time.Second
 
 // apiServer is a kube-apiserver with CRDs and aggregation: configured, then
 // built, then run.
@@ -173,7 +184,41 @@ func (s *apiServer) run(ctx context.Context) error {
 	front := s.aggregator.GenericAPIServer.Handler
 	s.openAPI.Install(front.NonGoRestfulMux)
 	s.loopback.serve(front)
+	// The hooks would stop their informers soon after this.
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(wait.ContextForChannel(s.config.Aggregator.GenericConfig.ShutdownInitiatedNotify()), stop)()
+	s.readAhead(ctx, reading)
 	return prepared.RunWithContext(ctx)
+}
+
+// readAhead fills the caches of the three servers before their post-start hooks
+// run, which start the same informers, and then look only ten times a second
+// whether they are filled: one after the other where one waits for another.
+func (s *apiServer) readAhead(ctx, reading context.Context) {
+	waiting, cancel := context.WithTimeout(ctx, readAheadTimeout)
+	defer cancel()
+	core, custom, services := s.config.KubeAPIs.ControlPlane.VersionedInformers, s.extensions.Informers, s.aggregator.APIRegistrationInformers
+	core.Start(reading.Done())
+	custom.Start(reading.Done())
+	services.Start(reading.Done())
+	// What is not filled in time is waited for by the hooks.
+	core.WaitForCacheSyncWithContext(waiting)
+	custom.WaitForCacheSyncWithContext(waiting)
+	services.WaitForCacheSyncWithContext(waiting)
+}
+
+// keepServiceRange keeps the range of ClusterIPs what the options say, until ctx
+// ends.
+func (s *apiServer) keepServiceRange(ctx context.Context, config *restclient.Config) error {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	extra := s.config.KubeAPIs.Extra
+	defaultservicecidr.NewController(extra.ServiceIPRange, extra.SecondaryServiceIPRange, client).Start(ctx)
+	<-ctx.Done()
+	return nil
 }
 
 // newOpenAPI serves the documents of all three servers and of aggregated APIs.
@@ -408,9 +453,10 @@ plugins:
 func adjust(config *apiserverapp.Config, o Options) error {
 	generic := config.KubeAPIs.ControlPlane.Generic
 
-	// Both wait a second before their first try and hold up readiness, then
-	// write some 130 objects one by one. See seed.go for what stands in.
-	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
+	// Two wait a second before their first try and hold up readiness, then write
+	// some 130 objects one by one; the third reads what is seeded, and looks ten
+	// times a second whether it has. See seed.go for what stands in.
+	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName, serviceRangeHook)
 
 	reconciler, err := newEndpointReconciler(generic.LoopbackClientConfig)
 	if err != nil {

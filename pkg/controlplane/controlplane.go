@@ -227,6 +227,10 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 		return err
 	}
 	c.certs, c.server = certs, server
+	c.config = server.config.KubeAPIs.ControlPlane.Generic.LoopbackClientConfig
+	if c.options.Loopback != nil {
+		c.options.Loopback(c.Config())
+	}
 	// Who keeps a control plane that has stopped does not keep all of it.
 	defer func() { c.server = nil }()
 	defer server.egress.close()
@@ -237,13 +241,12 @@ func (c *ControlPlane) run(ctx context.Context, started chan<- struct{}) error {
 	}
 	var first bool
 	err = storage.call(func() (err error) {
-		first, err = seed(ctx, storage.client, server.config.KubeAPIs.ControlPlane.StorageFactory, c.options)
+		first, err = seed(ctx, storage.client, server, c.address.Port)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	c.config = server.config.KubeAPIs.ControlPlane.Generic.LoopbackClientConfig
 
 	// Controllers stop first, then the API server, which their last writes
 	// need, then what it calls through, then etcd by the deferred call.
@@ -330,6 +333,7 @@ func (c *ControlPlane) startControllers(ctx context.Context, working *components
 		return err
 	}
 	working.start("controllers", built.run)
+	working.start("range of Services", func(ctx context.Context) error { return server.keepServiceRange(ctx, c.config) })
 	if len(server.local.list) > 0 {
 		working.start("local APIs", func(ctx context.Context) error { return server.local.run(ctx, c.config) })
 	}
@@ -367,8 +371,8 @@ func (c *ControlPlane) becomeReady(ctx context.Context) error {
 	if err := wait.PollUntilContextCancel(ctx, readyPoll, true, request); err != nil {
 		return context.Cause(ctx)
 	}
-	// Clients look for default/kubernetes, which the API server makes once it
-	// is ready.
+	// Clients look for default/kubernetes, which is seeded, and which the API
+	// server makes again once it is ready.
 	service := func(ctx context.Context) (bool, error) {
 		_, err := client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, kubernetesServiceName, metav1.GetOptions{})
 		return err == nil, nil

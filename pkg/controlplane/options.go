@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"k8s.io/client-go/rest"
+
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/pki"
 )
@@ -121,6 +123,10 @@ type Options struct {
 	// server. They do not hold up Start, and clients with Config do not see
 	// them: whatever they wait for may need a control plane that has started.
 	ReadyChecks []ReadyCheck
+
+	// Loopback is called while Start runs, with what Config gives later: who uses
+	// it may begin, and its requests wait until the API server answers.
+	Loopback func(*rest.Config)
 }
 
 // Binding gives a subject a role in the whole control plane.

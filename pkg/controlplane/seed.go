@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"net"
 	"path"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/wait"
 	flowcontrolbootstrap "k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -26,8 +29,14 @@ import (
 	"k8s.io/client-go/kubernetes"
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	"k8s.io/kube-aggregator/pkg/apis/apiregistration"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	"k8s.io/kube-aggregator/pkg/controllers/autoregister"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	schedulingv1 "k8s.io/kubernetes/pkg/apis/scheduling/v1"
+	"k8s.io/kubernetes/pkg/controlplane/controller/defaultservicecidr"
+	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
@@ -59,13 +68,23 @@ const (
 //
 // Upstream, post-start hooks of the API server do this object by object while
 // readiness waits; those hooks are off.
-func seed(ctx context.Context, client *clientv3.Client, factory serverstorage.StorageFactory, o Options) (bool, error) {
-	objects := slices.Concat(systemNamespaces(), rbacObjects(), priorityClasses(), flowControl(), bindingObjects(o.Profile, o.Members))
+func seed(ctx context.Context, client *clientv3.Client, s *apiServer, port int) (bool, error) {
+	o := s.options
+	services, err := s.apiServices()
+	if err != nil {
+		return false, fmt.Errorf("seeding: %w", err)
+	}
+	objects := slices.Concat(systemNamespaces(), rbacObjects(), priorityClasses(), flowControl(), bindingObjects(o.Profile, o.Members),
+		serviceRange(o), kubernetesService(s.config.KubeAPIs.Extra.APIServerServiceIP, o.KubernetesServicePort, port), services)
 	var puts []clientv3.Op
 	var first string
-	now := metav1.Now()
+	e := encoder{
+		factory: s.config.KubeAPIs.ControlPlane.StorageFactory.(*serverstorage.DefaultStorageFactory),
+		prefix:  s.config.Options.Etcd.StorageConfig.Prefix,
+		now:     metav1.Now(),
+	}
 	for _, object := range objects {
-		key, value, err := encode(factory, object, now)
+		key, value, err := e.encode(object)
 		if err != nil {
 			return false, fmt.Errorf("seeding: %w", err)
 		}
@@ -88,27 +107,38 @@ func seed(ctx context.Context, client *clientv3.Client, factory serverstorage.St
 type seeded struct {
 	resource schema.GroupResource
 	object   runtime.Object
+	// aggregator tells that it is stored by the aggregator, in its own way.
+	aggregator bool
 }
 
-// encode gives an object the shape that the API server would have stored.
-func encode(factory serverstorage.StorageFactory, s seeded, now metav1.Time) (key, value string, err error) {
-	config, err := factory.NewConfig(s.resource, s.object)
-	if err != nil {
-		return "", "", fmt.Errorf("storage of %s: %w", s.resource, err)
-	}
+// encoder gives objects the shape that the API server would have stored.
+type encoder struct {
+	factory *serverstorage.DefaultStorageFactory
+	prefix  string
+	now     metav1.Time
+}
+
+func (e encoder) encode(s seeded) (key, value string, err error) {
 	legacyscheme.Scheme.Default(s.object)
 	accessor, err := meta.Accessor(s.object)
 	if err != nil {
 		return "", "", err
 	}
 	rest.FillObjectMetaSystemFields(accessor)
-	accessor.SetCreationTimestamp(now)
-	encoded, err := runtime.Encode(config.Codec, s.object)
+	accessor.SetCreationTimestamp(e.now)
+	codec, directory := aggregatorscheme.Codecs.LegacyCodec(apiregistrationv1.SchemeGroupVersion), path.Join(s.resource.Group, s.resource.Resource)
+	if !s.aggregator {
+		config, err := e.factory.NewConfig(s.resource, s.object)
+		if err != nil {
+			return "", "", fmt.Errorf("storage of %s: %w", s.resource, err)
+		}
+		codec, directory = config.Codec, e.factory.ResourcePrefix(s.resource)
+	}
+	encoded, err := runtime.Encode(codec, s.object)
 	if err != nil {
 		return "", "", fmt.Errorf("encoding %s %q: %w", s.resource, accessor.GetName(), err)
 	}
-	key = path.Join("/", config.Prefix, factory.ResourcePrefix(s.resource), accessor.GetNamespace(), accessor.GetName())
-	return key, string(encoded), nil
+	return path.Join("/", e.prefix, directory, accessor.GetNamespace(), accessor.GetName()), string(encoded), nil
 }
 
 func systemNamespaces() []seeded {
@@ -145,21 +175,21 @@ func rbacObjects() []seeded {
 	policy := rbacPolicy()
 	var objects []seeded
 	for i := range policy.ClusterRoles {
-		objects = append(objects, seeded{resource("clusterroles"), &policy.ClusterRoles[i]})
+		objects = append(objects, seeded{resource: resource("clusterroles"), object: &policy.ClusterRoles[i]})
 	}
 	for i := range policy.ClusterRoleBindings {
-		objects = append(objects, seeded{resource("clusterrolebindings"), &policy.ClusterRoleBindings[i]})
+		objects = append(objects, seeded{resource: resource("clusterrolebindings"), object: &policy.ClusterRoleBindings[i]})
 	}
 	for namespace, roles := range policy.Roles {
 		for i := range roles {
 			roles[i].Namespace = namespace
-			objects = append(objects, seeded{resource("roles"), &roles[i]})
+			objects = append(objects, seeded{resource: resource("roles"), object: &roles[i]})
 		}
 	}
 	for namespace, bindings := range policy.RoleBindings {
 		for i := range bindings {
 			bindings[i].Namespace = namespace
-			objects = append(objects, seeded{resource("rolebindings"), &bindings[i]})
+			objects = append(objects, seeded{resource: resource("rolebindings"), object: &bindings[i]})
 		}
 	}
 	return objects
@@ -168,7 +198,7 @@ func rbacObjects() []seeded {
 func priorityClasses() []seeded {
 	var objects []seeded
 	for _, class := range schedulingv1.SystemPriorityClasses() {
-		objects = append(objects, seeded{schema.GroupResource{Group: "scheduling.k8s.io", Resource: "priorityclasses"}, class})
+		objects = append(objects, seeded{resource: schema.GroupResource{Group: "scheduling.k8s.io", Resource: "priorityclasses"}, object: class})
 	}
 	return objects
 }
@@ -183,7 +213,7 @@ func flowControl() []seeded {
 	}) {
 		// As the API server counts what it creates.
 		object.SetGeneration(1)
-		objects = append(objects, seeded{schema.GroupResource{Group: flowcontrolv1.GroupName, Resource: resource}, object})
+		objects = append(objects, seeded{resource: schema.GroupResource{Group: flowcontrolv1.GroupName, Resource: resource}, object: object})
 	}
 	for _, level := range slices.Concat(flowcontrolbootstrap.MandatoryPriorityLevelConfigurations, flowcontrolbootstrap.SuggestedPriorityLevelConfigurations) {
 		add("prioritylevelconfigurations", level.DeepCopy())
@@ -197,9 +227,131 @@ func flowControl() []seeded {
 func bindingObjects(profile Profile, members []Binding) []seeded {
 	var objects []seeded
 	for _, binding := range memberBindings(profile, members) {
-		objects = append(objects, seeded{schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterrolebindings"}, &binding})
+		objects = append(objects, seeded{resource: schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterrolebindings"}, object: &binding})
 	}
 	return objects
+}
+
+// serviceRange is the range of ClusterIPs, without which no Service is made.
+// Upstream makes it while readiness waits, and looks for it ten times a second.
+func serviceRange(o Options) []seeded {
+	return []seeded{{
+		resource: schema.GroupResource{Group: networkingv1.GroupName, Resource: "servicecidrs"},
+		object: &networkingv1.ServiceCIDR{
+			ObjectMeta: metav1.ObjectMeta{Name: defaultservicecidr.DefaultServiceCIDRName},
+			Spec:       networkingv1.ServiceCIDRSpec{CIDRs: o.ServiceCIDRs},
+			Status: networkingv1.ServiceCIDRStatus{Conditions: []metav1.Condition{{
+				Type:               networkingv1.ServiceCIDRConditionReady,
+				Status:             metav1.ConditionTrue,
+				Message:            "Kubernetes default Service CIDR is ready",
+				LastTransitionTime: metav1.Now(),
+			}}},
+		},
+	}}
+}
+
+// kubernetesService is default/kubernetes with its address, which upstream makes
+// once it is ready. Whoever looks for the API server in a cluster finds it there.
+func kubernetesService(ip net.IP, port, target int) []seeded {
+	family, familyLabel := corev1.IPv6Protocol, string(corev1.IPv6Protocol)
+	if ip.To4() != nil {
+		family, familyLabel = corev1.IPv4Protocol, string(corev1.IPv4Protocol)
+	}
+	single := corev1.IPFamilyPolicySingleStack
+	return []seeded{
+		{
+			resource: schema.GroupResource{Resource: "services"},
+			object: &corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{
+					Name:      kubernetesServiceName,
+					Namespace: metav1.NamespaceDefault,
+					Labels:    map[string]string{"provider": "kubernetes", "component": "apiserver"},
+				},
+				Spec: corev1.ServiceSpec{
+					Type:            corev1.ServiceTypeClusterIP,
+					ClusterIP:       ip.String(),
+					ClusterIPs:      []string{ip.String()},
+					IPFamilies:      []corev1.IPFamily{family},
+					IPFamilyPolicy:  &single,
+					SessionAffinity: corev1.ServiceAffinityNone,
+					Ports: []corev1.ServicePort{{
+						Name:       "https",
+						Protocol:   corev1.ProtocolTCP,
+						Port:       int32(port),
+						TargetPort: intstr.FromInt32(int32(target)),
+					}},
+				},
+			},
+		},
+		{
+			resource: schema.GroupResource{Group: networkingv1.GroupName, Resource: "ipaddresses"},
+			object: &networkingv1.IPAddress{
+				ObjectMeta: metav1.ObjectMeta{
+					Name: ip.String(),
+					Labels: map[string]string{
+						networkingv1.LabelIPAddressFamily: familyLabel,
+						networkingv1.LabelManagedBy:       ipallocator.ControllerName,
+					},
+				},
+				Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{
+					Resource: "services", Namespace: metav1.NamespaceDefault, Name: kubernetesServiceName,
+				}},
+			},
+		},
+	}
+}
+
+// apiServices are the versions of groups that the API server serves itself, as
+// the aggregator registers them: one request after the other while readiness
+// waits. What it finds as it should be, it leaves alone.
+func (s *apiServer) apiServices() ([]seeded, error) {
+	var objects []seeded
+	priorities := groupPriorities()
+	for _, served := range s.kube.ControlPlane.GenericAPIServer.ListedPaths() {
+		version, ok := groupVersionOf(served)
+		if !ok {
+			continue
+		}
+		priority, ok := priorities[version]
+		if !ok {
+			continue
+		}
+		service := &apiregistrationv1.APIService{
+			ObjectMeta: metav1.ObjectMeta{
+				Name:   version.Version + "." + version.Group,
+				Labels: map[string]string{autoregister.AutoRegisterManagedLabel: "onstart"},
+			},
+			Spec: apiregistrationv1.APIServiceSpec{
+				Group:                version.Group,
+				Version:              version.Version,
+				GroupPriorityMinimum: priority.Group,
+				VersionPriority:      priority.Version,
+			},
+		}
+		internal := &apiregistration.APIService{}
+		if err := aggregatorscheme.Scheme.Convert(service, internal, nil); err != nil {
+			return nil, err
+		}
+		apiregistration.SetAPIServiceCondition(internal, apiregistration.NewLocalAvailableAPIServiceCondition())
+		objects = append(objects, seeded{
+			resource:   schema.GroupResource{Group: apiregistrationv1.GroupName, Resource: "apiservices"},
+			object:     internal,
+			aggregator: true,
+		})
+	}
+	return objects, nil
+}
+
+// groupVersionOf reads a path that is the root of a group's version.
+func groupVersionOf(served string) (schema.GroupVersion, bool) {
+	if served == "/api/v1" {
+		return schema.GroupVersion{Version: "v1"}, true
+	}
+	parts := strings.Split(served, "/")
+	if len(parts) != 4 || parts[1] != "apis" {
+		return schema.GroupVersion{}, false
+	}
+	return schema.GroupVersion{Group: parts[2], Version: parts[3]}, true
 }
 
 // reconcileSeed brings the objects of an older boot up to date, by upstream's

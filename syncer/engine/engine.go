@@ -79,6 +79,9 @@ const (
 // that refers to it changes.
 const rereadInterval = 10 * time.Minute
 
+// syncPoll is how often it is looked whether both sides are read.
+const syncPoll = 5 * time.Millisecond
+
 // Engine syncs one tenant.
 type Engine struct {
 	Options
@@ -381,6 +384,19 @@ func (e *Engine) addRead(c *client, side translate.Side, namespace string, objec
 	return nil
 }
 
+// filled waits for all caches. That of the library looks ten times a second,
+// and whoever waits for a tenant waits for this.
+func filled(ctx context.Context, synced []cache.InformerSynced) bool {
+	return wait.PollUntilContextCancel(ctx, syncPoll, true, func(context.Context) (bool, error) {
+		for _, has := range synced {
+			if !has() {
+				return false, nil
+			}
+		}
+		return true, nil
+	}) == nil
+}
+
 // Run syncs until ctx ends, and returns when all it started has stopped. An
 // error tells that it could not begin.
 func (e *Engine) Run(ctx context.Context) error {
@@ -423,7 +439,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		running.Go(func() { s.controller.RunWithContext(ctx) })
 	}
-	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
+	if !filled(ctx, synced) {
 		if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
 			return nil
 		}

@@ -31,6 +31,10 @@ import (
 // grace period of its pod.
 const stopPatience = 8 * time.Second
 
+// dnsProbeInterval is how soon DNS is asked again until it answers for the first
+// time.
+const dnsProbeInterval = 20 * time.Millisecond
+
 // tenantOptions say where to find what one control plane needs.
 type tenantOptions struct {
 	configFile, pkiDir, dataDir string
@@ -115,6 +119,8 @@ type tenant struct {
 	fence   *fence
 	virtual *rest.Config
 	plane   *controlplane.ControlPlane
+	// reachable is closed once virtual is known.
+	reachable chan struct{}
 
 	mu       sync.Mutex
 	dnsState error
@@ -135,7 +141,7 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 	logger.Info("Starting", "version", version.Get().Version, "kubernetes", versionText(config), "namespace", config.HostNamespace)
 	started := time.Now()
 
-	t := &tenant{options: o, config: config, virtual: &rest.Config{}, dnsState: errors.New("DNS has not started yet")}
+	t := &tenant{options: o, config: config, virtual: &rest.Config{}, reachable: make(chan struct{}), dnsState: errors.New("DNS has not started yet")}
 	t.syncer, err = syncer.New(syncer.Options{Config: config, Virtual: t.virtual, Host: o.host})
 	if err != nil {
 		return err
@@ -168,21 +174,24 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 		return err
 	}
 
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	// The API server may dial a kubelet, and asks for addresses of Services,
 	// before it is ready.
 	group.Go(func() error { return essential(ctx, "kubelet", t.kubelet.Run) })
+	// These read what there is on the host while the API server is still built.
+	group.Go(func() error { return essential(ctx, "syncer", t.onceReachable(t.syncer.Run)) })
+	group.Go(func() error { return essential(ctx, "DNS", t.onceReachable(t.runDNS)) })
 	if err := t.start(ctx, bundle); err != nil {
-		if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-			return group.Wait() // it was told to stop while it started
+		if ctx.Err() != nil {
+			return group.Wait() // it was told to stop while it started, or something else failed
 		}
 		return err
 	}
 	logger.Info("API server is ready", "url", t.plane.URL(), "after", roughly(time.Since(started)))
 
 	group.Go(t.plane.Wait)
-	group.Go(func() error { return essential(ctx, "syncer", t.syncer.Run) })
-	group.Go(func() error { return essential(ctx, "DNS", t.runDNS) })
 	group.Go(func() error {
 		seen := func(config api.ControlPlaneConfig) { t.fence.set(config.HostAPI) }
 		return followMembers(ctx, hostClient, config, seen, func(ctx context.Context, members []api.Member) error {
@@ -265,7 +274,14 @@ func (t *tenant) start(ctx context.Context, bundle *pki.Bundle) error {
 			Available:    t.metrics.Available,
 			Readers:      metrics.Readers(),
 		}},
+		Loopback: func(config *rest.Config) {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			*t.virtual = *config
+			close(t.reachable)
+		},
 		ReadyChecks: []controlplane.ReadyCheck{
+			{Name: "sublet-controllers", Check: t.controllersReady},
 			{Name: "sublet-syncer", Check: t.syncer.Ready},
 			{Name: "sublet-dns", Check: t.dnsReady},
 		},
@@ -276,7 +292,6 @@ func (t *tenant) start(ctx context.Context, bundle *pki.Bundle) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.plane = plane
-	*t.virtual = *plane.Config()
 	return nil
 }
 
@@ -288,6 +303,29 @@ func (t *tenant) virtualConfig() (*rest.Config, error) {
 		return nil, errors.New("the API server has not started yet")
 	}
 	return t.virtual, nil
+}
+
+// onceReachable runs something that uses the tenant's API, as soon as requests
+// can be made, which wait until it answers.
+func (t *tenant) onceReachable(run func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-t.reachable:
+			return run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// controllersReady tells whether the controllers run, which Start waits for.
+func (t *tenant) controllersReady() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.plane == nil {
+		return errors.New("the controllers have not started yet")
+	}
+	return nil
 }
 
 // serverNames are those under which the tenant's API is reached on the host.
@@ -354,7 +392,7 @@ func (t *tenant) probeDNS(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(dnsProbeInterval):
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -27,6 +28,7 @@ import (
 	"github.com/coredns/coredns/plugin/kubernetes"
 	"github.com/miekg/dns"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	clientset "k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -35,6 +37,13 @@ import (
 
 // DefaultClusterDomain is the domain of a cluster that names none.
 const DefaultClusterDomain = "cluster.local"
+
+// The server answers once the tenant's names are read; if that takes longer than
+// syncTimeout, it begins nevertheless, and says of these names that it failed.
+const (
+	syncPoll    = 5 * time.Millisecond
+	syncTimeout = 30 * time.Second
+)
 
 // Options of a DNS server.
 type Options struct {
@@ -225,11 +234,19 @@ func (c *chain) kubernetes(ctx context.Context, o Options) error {
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	k.ClientConfig = clientConfig{config}
-	start, stop, err := k.InitKubeCache(ctx)
+	// Its own start looks ten times a second whether the cache is filled, for the
+	// first time after a tenth.
+	_, stop, err := k.InitKubeCache(ctx)
 	if err != nil {
 		return err
 	}
-	c.onStartup = append(c.onStartup, start)
+	c.onStartup = append(c.onStartup, func() error {
+		go k.APIConn.Run()
+		_ = wait.PollUntilContextTimeout(ctx, syncPoll, syncTimeout, true, func(context.Context) (bool, error) {
+			return k.APIConn.HasSynced(), nil
+		})
+		return nil
+	})
 	c.onShutdown = append(c.onShutdown, stop)
 	c.config.AddPlugin(func(next plugin.Handler) plugin.Handler {
 		k.Next = next
