@@ -83,6 +83,21 @@ func TestMetrics(t *testing.T) {
 		}
 		return err
 	})
+	nodes, err := tn.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var summaries strings.Builder
+	for _, node := range nodes.Items {
+		body, err := tn.RESTClient().Get().AbsPath("/api/v1/nodes/" + node.Name + "/proxy/stats/summary").Do(ctx).Raw()
+		if err != nil {
+			t.Errorf("the summary of %s: %v", node.Name, err)
+		}
+		summaries.Write(body)
+	}
+	if text := summaries.String(); !strings.Contains(text, `"name":"busy-`) || strings.Contains(text, "hidden") || strings.Contains(text, there) || strings.Contains(text, "sublet-0") {
+		t.Errorf("the kubelets' summaries show %s", text)
+	}
 	eventually(t, 3*time.Minute, "the autoscaler adds a pod", func() error {
 		scaler, err := scalers.Get(ctx, "busy", metav1.GetOptions{})
 		if err == nil && scaler.Status.CurrentReplicas != 2 {

@@ -148,6 +148,15 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 	}
 	t.fence = newFence(o.host, t.dnsAddress())
 	t.fence.set(config.HostAPI)
+	t.metrics, err = metrics.New(metrics.Options{
+		HostNamespace: config.HostNamespace,
+		Host:          o.host,
+		HostPod:       t.syncer.HostPod,
+		Virtual:       t.virtualConfig,
+	})
+	if err != nil {
+		return err
+	}
 	t.kubelet, err = kubelet.New(kubelet.Options{
 		Tenant:        config.Tenant,
 		HostNamespace: config.HostNamespace,
@@ -155,21 +164,13 @@ func runTenant(ctx context.Context, o tenantOptions) error {
 		HostPod:       t.syncer.HostPod,
 		Virtual:       t.virtualConfig,
 		CA:            bundle.CA,
+		Usage:         t.metrics.OnNode,
 	})
 	if err != nil {
 		return err
 	}
 
 	hostClient, err := t.hostClient()
-	if err != nil {
-		return err
-	}
-	t.metrics, err = metrics.New(metrics.Options{
-		HostNamespace: config.HostNamespace,
-		Host:          o.host,
-		HostPod:       t.syncer.HostPod,
-		Virtual:       t.virtualConfig,
-	})
 	if err != nil {
 		return err
 	}

@@ -39,10 +39,13 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /metrics", s.metrics)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, fmt.Sprintf("virtual nodes do not serve %s: they have exec, attach, port-forward, logs, /pods, /metrics and /healthz", r.URL.Path), http.StatusNotFound)
-	})
+	mux.HandleFunc("GET /stats/summary", s.summary)
+	mux.HandleFunc("/", s.unknown)
 	return mux
+}
+
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
+	http.Error(w, fmt.Sprintf("virtual nodes do not serve %s: they have exec, attach, port-forward, logs, /pods, /metrics, /stats/summary and /healthz", r.URL.Path), http.StatusNotFound)
 }
 
 // subresource of a host pod, and how the kubelet's parameters become its

@@ -25,11 +25,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/sublet-dev/sublet/pkg/pki"
 )
 
-// Options of a Server. All are required.
+// Options of a Server. All are required but for Usage.
 type Options struct {
 	// Tenant is the tenant's name: the value of the tenant label on its host
 	// pods.
@@ -49,6 +50,10 @@ type Options struct {
 	// CA signs the serving certificates, and must have signed that of the client,
 	// which must be pki.KubeletClientName.
 	CA *pki.Authority
+	// Usage tells what the tenant's pods on a node use; the error is
+	// ServiceUnavailable as long as nobody knows. Without it nothing is said of
+	// that.
+	Usage func(ctx context.Context, node string) ([]metricsv1beta1.PodMetrics, error)
 }
 
 // Server is the kubelet of all virtual nodes of one tenant.

@@ -20,11 +20,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	clientportforward "k8s.io/client-go/tools/portforward"
 	clientremotecommand "k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	utilexec "k8s.io/utils/exec"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
@@ -74,6 +76,9 @@ func start(t *testing.T, hostPods map[string]*corev1.Pod) (config *rest.Config, 
 		},
 		Virtual: func() (*rest.Config, error) { return &rest.Config{Host: virtual.URL}, nil },
 		CA:      ca,
+		Usage: func(context.Context, string) ([]metricsv1beta1.PodMetrics, error) {
+			return nil, apierrors.NewServiceUnavailable("no metrics at the moment")
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -407,7 +412,7 @@ func TestRefusals(t *testing.T) {
 		"/containerLogs/shop/web-0/main?tailLines=many":                http.StatusBadRequest,
 		"/portForward/shop/web-0?port=70000":                           http.StatusBadRequest,
 		"/run/shop/web-0/main":                                         http.StatusNotFound,
-		"/stats/summary":                                               http.StatusNotFound,
+		"/stats/summary?only_cpu_and_memory=true":                      http.StatusServiceUnavailable, // nobody has measured
 		"/metrics/cadvisor":                                            http.StatusNotFound,
 		"/configz":                                                     http.StatusNotFound,
 		"/logs/":                                                       http.StatusNotFound,
@@ -553,6 +558,9 @@ func TestOnlyTheAPIServerMayConnect(t *testing.T) {
 		HostPod: func(context.Context, string, string) (string, error) { return "", errors.New("unused") },
 		Virtual: func() (*rest.Config, error) { return nil, errors.New("unused") },
 		CA:      ca,
+		Usage: func(context.Context, string) ([]metricsv1beta1.PodMetrics, error) {
+			return nil, apierrors.NewServiceUnavailable("no metrics at the moment")
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

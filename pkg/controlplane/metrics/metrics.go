@@ -205,6 +205,20 @@ func (s *Server) pods(ctx context.Context, namespace string, o metav1.ListOption
 	return all, nil
 }
 
+// OnNode returns the metrics of the virtual pods on a node, those that the host has
+// any of. The error is ServiceUnavailable as long as it has none.
+func (s *Server) OnNode(ctx context.Context, node string) ([]metricsv1beta1.PodMetrics, error) {
+	pods, err := s.pods(ctx, metav1.NamespaceAll, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String()})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]metricsv1beta1.PodMetrics, 0, len(pods))
+	for i := range pods {
+		all = append(all, pods[i].metrics)
+	}
+	return all, nil
+}
+
 // podMetrics of a virtual pod on a node.
 type podMetrics struct {
 	metrics metricsv1beta1.PodMetrics
