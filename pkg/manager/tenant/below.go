@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
@@ -76,6 +77,12 @@ func (r *Reconciler) cascade(ctx context.Context, s *state, children []api.Tenan
 		// Whoever moved it away a moment ago meant it to stay.
 		version := child.ResourceVersion
 		err := r.Client.Delete(ctx, child.DeepCopy(), client.Preconditions{UID: &uid, ResourceVersion: &version})
+		if apierrors.IsConflict(err) {
+			// Changed a moment ago. The cache may know of that already, and then
+			// nothing else comes back to it.
+			s.wakeIn(soon)
+			continue
+		}
 		if client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("delete tenant %q, which is below %q: %w", child.Name, s.tenant.Name, err)
 		}

@@ -58,8 +58,8 @@ func (r *Reconciler) finalize(ctx context.Context, s *state) (ctrl.Result, error
 		return again(0, errors.Join(err, r.writeDeleting(ctx, s, reasonContentRemaining, err.Error())))
 	}
 	if waits != nil {
-		// The end of each of them wakes this up.
-		return again(0, r.writeDeleting(ctx, s, waits.reason, waits.message))
+		// The end of each of them wakes this up; s says when else.
+		return again(s.requeueAfter, r.writeDeleting(ctx, s, waits.reason, waits.message))
 	}
 	gone, err := r.takeAway(ctx, s)
 	if err != nil {
