@@ -9,9 +9,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	api "github.com/sublet-dev/sublet/api/v1alpha1"
 )
 
 // TestExamples does what the worked examples in docs/examples tell people to do,
@@ -35,6 +42,13 @@ func TestExamples(t *testing.T) {
 			t.Cleanup(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 				defer cancel()
+				// Templates too, when a step before the one that deletes them fails.
+				for _, name := range example.templates() {
+					template := &api.Template{ObjectMeta: metav1.ObjectMeta{Name: name}}
+					if err := client.IgnoreNotFound(s.objects.Delete(ctx, template)); err != nil {
+						t.Errorf("delete template %s: %v", name, err)
+					}
+				}
 				for _, name := range example.tenants {
 					if r := s.run(t, ctx, nil, "delete", name, "--cascade", "--yes", "--ignore-not-found"); r.code != 0 {
 						t.Errorf("delete tenant %s: %s%s", name, r.stdout, r.stderr)
@@ -122,9 +136,23 @@ func parseExample(page string) (*example, error) {
 	return e, nil
 }
 
+// templates are those that the files make.
+func (e *example) templates() []string {
+	var names []string
+	for _, content := range e.files {
+		for _, document := range strings.Split(content, "\n---\n") {
+			var object metav1.PartialObjectMetadata
+			if err := yaml.Unmarshal([]byte(document), &object); err == nil && object.Kind == "Template" {
+				names = append(names, object.Name)
+			}
+		}
+	}
+	return names
+}
+
 // onlyReads are commands that may be run again until they print what they should:
 // what a page does takes effect within seconds, not at once.
-var onlyReads = regexp.MustCompile(`\b(kubectl( --?[a-z-]+[ =]\S+)* (get|describe|auth can-i)|sublet (tree|list|describe|members list|templates))\b`)
+var onlyReads = regexp.MustCompile(`\b(kubectl( --?[a-z-]+[ =]\S+)* (get|describe|auth can-i)|sublet (tree|list|describe|members list|templates|quota|can-i))\b`)
 
 // failure begins what a command says of why it fails.
 var failure = regexp.MustCompile(`(?m)^(error: |Error from server)`)
@@ -195,6 +223,10 @@ func TestExampleParsing(t *testing.T) {
 	}
 	if e.files["a.yaml"] != "# a.yaml\nx: 1\n" || len(e.steps) != 2 || e.steps[1].command != "two \\\n    three" || len(e.steps[0].want) != 1 {
 		t.Errorf("got %+v", e)
+	}
+	e.files["b.yaml"] = "# b.yaml\nkind: Template\nmetadata: {name: one}\n---\nkind: Tenant\nmetadata: {name: two}\n---\nkind: Template\nmetadata: {name: three}\n"
+	if got := e.templates(); !slices.Equal(got, []string{"one", "three"}) {
+		t.Errorf("the templates are %q", got)
 	}
 	for printed, ok := range map[string]bool{"out  of put\n": true, "out of putt\n": false, "": false, "out x put\nmore\n": false} {
 		if err := matches(e.steps[0].want, printed); (err == nil) != ok {

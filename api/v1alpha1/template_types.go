@@ -125,9 +125,14 @@ type TemplateParameter struct {
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.archive), has(self.configMap), has(self.path), has(self.repository)].filter(x, x).size() == 1",message="a chart comes from exactly one of archive, configMap, path and repository"
 type TemplateChart struct {
+	// Not of the format byte: expressions of the schema read that as base64 for
+	// URLs, and refuse / and +.
+
 	// Archive is a packaged chart, as "helm package" makes it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1000000
+	// +kubebuilder:validation:Format=""
+	// +kubebuilder:validation:Pattern=`^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$`
 	Archive []byte `json:"archive,omitempty"`
 	// ConfigMap holds a packaged chart.
 	// +optional

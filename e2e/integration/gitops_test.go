@@ -30,6 +30,7 @@ import (
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/pki"
+	"github.com/sublet-dev/sublet/pkg/tenancy"
 )
 
 // TestGitOps holds that Tenants and Templates can live in git: what a tool applies
@@ -203,7 +204,7 @@ apiVersion: sublet.dev/v1alpha1
 kind: Template
 metadata: {name: git-archive}
 spec:
-  chart: {archive: H4sIAAAAAAAAAwMAAAAAAAAAAAA=}
+  chart: {archive: H4sIAAAAAAAA/+xZ+w==}
 ---
 apiVersion: sublet.dev/v1alpha1
 kind: Template
@@ -691,6 +692,12 @@ func testHealth(h *managedHost) {
 		t.Fatal(err)
 	}
 	h.isGone("healthy")
+	// In any order: what comes before its parent waits for it.
+	h.create(below("later", namespaceTenant("early")))
+	h.waitFor("early", api.ConditionPlaced, tenancy.BrokenMissing)
+	h.create(folder("later"))
+	h.waitForPhase("early", api.PhaseReady)
+	h.remove("early", "later")
 	// A virtual cluster is healthy when its API answers.
 	if err := h.client.Create(t.Context(), virtualCluster("healthy-vc")); err != nil {
 		t.Fatal(err)
