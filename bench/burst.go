@@ -11,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
+
+	"github.com/sublet-dev/sublet/bench/report"
 )
 
 const smallBurst = 100
@@ -30,7 +32,7 @@ func measureBurst(ctx context.Context, b *bench) ([]result, error) {
 	for _, size := range []struct {
 		metric     string
 		pods, runs int
-	}{{"burst100_ratio", smallBurst, b.runs}, {"burst1000_ratio", b.burst, bigBursts(b.runs)}} {
+	}{{"burst100", smallBurst, b.runs}, {"burst1000", b.burst, bigBursts(b.runs)}} {
 		var host, virtual, ratios []float64
 		for range size.runs {
 			h, err := b.burstOf(ctx, b.host, name+"-host", name+"-host", size.pods)
@@ -44,7 +46,10 @@ func measureBurst(ctx context.Context, b *bench) ([]result, error) {
 			fmt.Fprintf(os.Stderr, "  %d pods: %.2f s on the host, %.2f s from a tenant\n", size.pods, h, v)
 			host, virtual, ratios = append(host, h), append(virtual, v), append(ratios, v/h)
 		}
-		results = append(results, newResult(size.metric, ratios, map[string]any{"pods": size.pods, "host_s": host, "tenant_s": virtual}))
+		details := map[string]any{"pods": size.pods}
+		ratio, seconds := newResult(size.metric+"_ratio", ratios, details), newResult(size.metric+"_s", virtual, details)
+		seconds.Host = report.Baseline(host)
+		results = append(results, ratio, seconds)
 	}
 	return results, nil
 }

@@ -26,12 +26,9 @@ import (
 	"github.com/sublet-dev/sublet/pkg/kubeconfig"
 )
 
-const (
-	// densityCPU and densityMemory are what the control planes ask of the scheduler
-	// for: the defaults would fill two cores with forty of them, and it is the
-	// machine that is to be filled.
-	densityCPU, densityMemory = "10m", "64Mi"
-)
+// densityReserve is how much memory, in MiB, must be left for one tenant more: what
+// comes after that is the kernel's choice of what to end, on the whole machine.
+const densityReserve = 768
 
 // densityPoint is what was seen with so many tenants.
 type densityPoint struct {
@@ -74,7 +71,7 @@ func measureDensity(ctx context.Context, b *bench) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &crowd{bench: b, report: densityReport{Requests: densityCPU + " CPU, " + densityMemory}}
+	d := &crowd{bench: b, report: densityReport{Requests: b.crowdCPU + " CPU and " + b.crowdMemory}}
 	if d.dir, err = os.MkdirTemp("", "bench-density-"); err != nil {
 		return nil, err
 	}
@@ -148,6 +145,13 @@ func (d *crowd) grow(ctx context.Context, to int) (densityPoint, error) {
 	p := densityPoint{Tenants: to}
 	var create, pods []float64
 	for len(d.tenants) < to {
+		available, err := proc.MemAvailable()
+		if err != nil {
+			return p, err
+		}
+		if available < densityReserve*mib {
+			return p, fmt.Errorf("the machine has %.0f MiB of memory left, which is too little for one more", available/mib)
+		}
 		name := fmt.Sprintf("bench-crowd-%d", len(d.tenants)+1)
 		start := time.Now()
 		t, err := d.add(ctx, name)
@@ -202,7 +206,7 @@ func (d *crowd) grow(ctx context.Context, to int) (densityPoint, error) {
 func (d *crowd) add(ctx context.Context, name string) (*tenant, error) {
 	d.bench.tenants = append(d.bench.tenants, name)
 	manifest := fmt.Sprintf(`{"apiVersion":%q,"kind":"Tenant","metadata":{"name":%q},"spec":{"type":"VirtualCluster",
-		"virtualCluster":{"resources":{"requests":{"cpu":%q,"memory":%q}}}}}`, api.GroupVersion.String(), name, densityCPU, densityMemory)
+		"virtualCluster":{"resources":{"requests":{"cpu":%q,"memory":%q}}}}}`, api.GroupVersion.String(), name, d.crowdCPU, d.crowdMemory)
 	cmd := d.sublet(ctx, "create", "--timeout", patience.String(), "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -55,6 +55,7 @@ type options struct {
 	most                   int
 	steps                  string
 	crowdSettle, crowdIdle time.Duration
+	crowdCPU, crowdMemory  string
 }
 
 // measurement is one program of work that yields one or several metrics.
@@ -99,7 +100,7 @@ func measurements(o options) []measurement {
 			measure: measureSync,
 		},
 		{
-			yields:  []string{"burst100_ratio", "burst1000_ratio"},
+			yields:  []string{"burst100_ratio", "burst100_s", "burst1000_ratio", "burst1000_s"},
 			takes:   runs*seconds(8) + time.Duration(bigBursts(o.runs)*o.burst)*40*time.Millisecond + seconds(15),
 			measure: measureBurst,
 		},
@@ -190,6 +191,8 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.steps, "steps", "1,10,25,50,100,150,200,250,300,400", "density: at how many tenants to measure")
 	flags.DurationVar(&o.crowdSettle, "density-settle", time.Minute, "density: how long all tenants are left alone at each step")
 	flags.DurationVar(&o.crowdIdle, "density-idle", time.Minute, "density: over how long their CPU is counted then")
+	flags.StringVar(&o.crowdCPU, "density-cpu", "10m", "density: CPU that each control plane asks the scheduler for; its default would fill two cores with forty of them, and it is the machine that is to be filled")
+	flags.StringVar(&o.crowdMemory, "density-memory", "64Mi", "density: the same for memory")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

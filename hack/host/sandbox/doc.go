@@ -21,4 +21,7 @@
 //
 // Everything but the cgroup, the veth and the files goes away with process 1,
 // since the kernel ends a process namespace with its first process.
+//
+// One setting of the machine is raised as long as there is a sandbox: how many
+// inotify instances a user may have, which the kernel counts for all namespaces together.
 package sandbox

@@ -99,6 +99,9 @@ func Start(s Spec, argv []string) error {
 		return fmt.Errorf("open the log of the sandbox: %w", err)
 	}
 	defer log.Close()
+	if err := inotify().raise(s.ID); err != nil {
+		return err
+	}
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("make a pipe to the sandbox: %w", err)
@@ -312,9 +315,9 @@ func Stop(dir string, grace time.Duration) error {
 }
 
 // Clean removes what the end of process 1 leaves on the machine, except the state
-// directory: interface and cgroups.
+// directory: interface, cgroups and a raised limit.
 func Clean(id string) error {
-	return errors.Join(disconnect(interfaceName(id)), removeCgroup("sublet-"+id, patience))
+	return errors.Join(disconnect(interfaceName(id)), removeCgroup("sublet-"+id, patience), inotify().lower(id))
 }
 
 // Leftovers names everything that is still on the machine, for whoever claims
@@ -333,6 +336,9 @@ func Leftovers(id, dir string) ([]string, error) {
 		if _, err := os.Stat(path); err == nil {
 			left = append(left, "cgroup "+path)
 		}
+	}
+	if _, err := os.Stat(inotify().mark(id)); err == nil {
+		left = append(left, "raised limit "+inotify().file)
 	}
 	mounts, err := mountsBelow(dir)
 	if err != nil {
