@@ -57,9 +57,10 @@ type ControlPlaneConfig struct {
 	Hosts                     []string            `json:"hosts,omitempty"`
 	ServiceAccountAnnotations []string            `json:"serviceAccountAnnotations,omitempty"`
 	CustomResources           []CustomResource    `json:"customResources,omitempty"`
-	// Nodes and Scheduler are as in VirtualClusterSpec.
+	// Nodes, Scheduler and Profiling are as in VirtualClusterSpec.
 	Nodes     *NodesSpec `json:"nodes,omitempty"`
 	Scheduler bool       `json:"scheduler,omitempty"`
+	Profiling bool       `json:"profiling,omitempty"`
 	// Audit and Authentication are as in VirtualClusterSpec.
 	Audit          *AuditSpec          `json:"audit,omitempty"`
 	Authentication *AuthenticationSpec `json:"authentication,omitempty"`

@@ -481,6 +481,12 @@ type VirtualClusterSpec struct {
 	// +optional
 	Scheduler bool `json:"scheduler,omitempty"`
 
+	// Profiling serves profiles of the control plane's process under
+	// /debug/pprof of the tenant's API, to its admins: what "sublet debug profile"
+	// asks for. A change restarts the control plane.
+	// +optional
+	Profiling bool `json:"profiling,omitempty"`
+
 	// Audit writes requests to the tenant's API down. Without it none is.
 	// +optional
 	Audit *AuditSpec `json:"audit,omitempty"`

@@ -212,6 +212,7 @@ kubectl get namespaces
 	add(groupAdmin,
 		newInstallCommand(a),
 		newUninstallCommand(a),
+		newDebugCommand(a),
 		newVersionCommand(a),
 		newCompletionCommand(a),
 	)

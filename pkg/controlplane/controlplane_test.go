@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/pprof/profile"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -545,19 +547,32 @@ func testReadiness(t *testing.T, p *plane, ready *atomic.Bool) {
 }
 
 func testProfiling(t *testing.T, on, off *plane) {
-	get := func(p *plane, user string) error {
+	get := func(p *plane, user, path string) ([]byte, error) {
 		config := p.Config()
 		config.Impersonate.UserName = user
-		return kubernetes.NewForConfigOrDie(config).CoreV1().RESTClient().Get().AbsPath("/debug/pprof/goroutine").Do(t.Context()).Error()
+		request := kubernetes.NewForConfigOrDie(config).CoreV1().RESTClient().Get().AbsPath("/debug/pprof/" + path)
+		return request.Param("seconds", "1").DoRaw(t.Context())
 	}
-	if err := get(on, ""); err != nil {
-		t.Errorf("a profile for an administrator: %v", err)
-	}
-	if err := get(on, "ada"); !apierrors.IsForbidden(err) {
-		t.Errorf("a profile for somebody who may look at objects: %v", err)
-	}
-	if err := get(off, ""); !apierrors.IsNotFound(err) {
-		t.Errorf("a profile where profiling is off: %v", err)
+	for _, path := range []string{"heap", "allocs", "goroutine", "profile", "trace"} {
+		t.Run(path, func(t *testing.T) {
+			content, err := get(on, "", path)
+			if err != nil {
+				t.Fatalf("for an administrator: %v", err)
+			}
+			if path == "trace" {
+				if !bytes.HasPrefix(content, []byte("go 1.")) {
+					t.Errorf("it begins with %q", content[:min(len(content), 16)])
+				}
+			} else if parsed, err := profile.ParseData(content); err != nil || len(parsed.SampleType) == 0 {
+				t.Errorf("%d bytes: %v", len(content), err)
+			}
+			if _, err := get(on, "ada", path); !apierrors.IsForbidden(err) {
+				t.Errorf("for somebody who may look at objects: %v", err)
+			}
+			if _, err := get(off, "", path); !apierrors.IsNotFound(err) {
+				t.Errorf("where profiling is off: %v", err)
+			}
+		})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -59,6 +60,10 @@ type Options struct {
 	// ChartDirectory holds the charts that Templates name by a path; none when
 	// empty.
 	ChartDirectory string
+	// ProfilingPort is where profiles are served, on the loopback interface alone:
+	// whoever reaches it was let in by the host's API, which forwards to pods. 0
+	// is nowhere.
+	ProfilingPort int
 	// DialTenant connects to the API of a virtual cluster, as the address of its
 	// Service on the host; plainly when nil. Tests have no such network.
 	DialTenant func(ctx context.Context, network, address string) (net.Conn, error)
@@ -93,6 +98,13 @@ func (o Options) withDefaults() Options {
 		o.ProbeAddress = "0"
 	}
 	return o
+}
+
+func (o Options) profilingAddress() string {
+	if o.ProfilingPort == 0 {
+		return "" // nowhere
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(o.ProfilingPort))
 }
 
 // Run runs the manager until ctx ends, or until it loses the leadership, which
@@ -130,6 +142,7 @@ func newManager(ctx context.Context, o Options) (ctrl.Manager, error) {
 		Logger:                        logr.FromContextOrDiscard(ctx),
 		Cache:                         tenant.CacheOptions(),
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsAddress},
+		PprofBindAddress:              o.profilingAddress(),
 		HealthProbeBindAddress:        o.ProbeAddress,
 		LeaderElection:                o.LeaderElection,
 		LeaderElectionID:              api.ManagerName,

@@ -84,6 +84,7 @@ type VirtualCluster struct {
 	// What follows is as in api.VirtualClusterSpec.
 	Nodes          *api.NodesSpec
 	Scheduler      bool
+	Profiling      bool
 	Audit          *api.AuditSpec
 	Authentication *api.AuthenticationSpec
 }
@@ -190,6 +191,7 @@ func virtualClusterOf(spec *api.VirtualClusterSpec) *VirtualCluster {
 		Image:         spec.Image,
 		Nodes:         spec.Nodes.DeepCopy(),
 		Scheduler:     spec.Scheduler,
+		Profiling:     spec.Profiling,
 
 		Audit:          spec.Audit.DeepCopy(),
 		Authentication: spec.Authentication.DeepCopy(),

@@ -189,6 +189,7 @@ func Config(e tenancy.Effective, a Addresses) api.ControlPlaneConfig {
 		CustomResources:           e.Limits.CustomResources,
 		Nodes:                     e.VirtualCluster.Nodes,
 		Scheduler:                 e.VirtualCluster.Scheduler,
+		Profiling:                 e.VirtualCluster.Profiling,
 		Audit:                     e.VirtualCluster.Audit,
 		Authentication:            e.VirtualCluster.Authentication,
 	}

@@ -54,6 +54,7 @@ func TestGolden(t *testing.T) {
 				VirtualCluster: &api.VirtualClusterSpec{
 					Version: "1.34", FeatureGates: map[string]bool{"A": true}, RuntimeConfig: map[string]string{"x/v1": "false"},
 					Resources: &corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse("1")}},
+					Profiling: true,
 				},
 			},
 			storage: virtualcluster.Storage{Type: api.StoragePVC, Class: &class, Size: resource.MustParse("8Gi")},

@@ -34,6 +34,7 @@ func newManagerCommand() *cobra.Command {
 	flags.StringSliceVar(&options.IngressNamespaces, "ingress-namespaces", nil, "where the host's ingress controllers and gateways run, which reach the pods of tenants that may have host names")
 	flags.BoolVar(&options.LeaderElection, "leader-elect", false, "let several managers stand by for each other")
 	flags.StringVar(&options.MetricsAddress, "metrics-address", "", "where to serve /metrics (default: nowhere)")
+	flags.IntVar(&options.ProfilingPort, "profiling-port", 0, "port of the loopback interface to serve profiles of the Go runtime on, for whoever may forward to the pod (default: nowhere)")
 	flags.StringVar(&options.ProbeAddress, "probe-address", "", "where to serve /healthz and /readyz (default: nowhere)")
 	flags.DurationVar(&options.DeletionGrace, "deletion-grace", 0, "time that the pods of a deleted tenant get to stop (default: 1s)")
 	flags.BoolVar(&options.Unguarded, "unguarded", false, "the chart's admission policies are off: give admins of tenants no right to change a Tenant")

@@ -74,7 +74,7 @@ the kubelets of its virtual nodes, and the syncer, in one process.`,
 	flags.StringVar(&options.bindAddress, "bind-address", "0.0.0.0", "IP address to serve the API and DNS on")
 	flags.IntVar(&options.port, "port", api.APIServerPort, "port of the API")
 	flags.IntVar(&options.dnsPort, "dns-port", api.DNSPort, "port of DNS")
-	flags.BoolVar(&options.profiling, "profiling", false, "serve profiles of the Go runtime under /debug/pprof, to administrators of the tenant")
+	flags.BoolVar(&options.profiling, "profiling", false, "serve profiles of the Go runtime under /debug/pprof, to administrators of the tenant, whatever the configuration says")
 	for _, name := range []string{"config", "pki", "data"} {
 		_ = cmd.MarkFlagRequired(name)
 	}
@@ -266,7 +266,7 @@ func (t *tenant) start(ctx context.Context, bundle *pki.Bundle) error {
 		Audit:                 config.Audit,
 		AuditLog:              "-",
 		Authentication:        config.Authentication,
-		Profiling:             t.options.profiling,
+		Profiling:             t.options.profiling || config.Profiling,
 		Scheduler:             config.Scheduler,
 		LocalAPIs: []controlplane.LocalAPI{{
 			GroupVersion: metrics.GroupVersion(),
