@@ -779,6 +779,31 @@ func TestStopLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestWatchesOfFiles counts the inotify instances of a control plane, of which a
+// user may have 128 by default: as many as tenants on a machine.
+func TestWatchesOfFiles(t *testing.T) {
+	before := watchesOfFiles(t)
+	p := start(t, t.TempDir(), nil)
+	defer func() { must(t, "stopping", p.stop()) }()
+	// The certificate for the servers of aggregated APIs is replaced as a file.
+	if added := watchesOfFiles(t) - before; added > 1 {
+		t.Errorf("a control plane has %d inotify instances, and more than one are too many", added)
+	}
+}
+
+func watchesOfFiles(t *testing.T) int {
+	descriptors, err := filepath.Glob("/proc/self/fd/*")
+	must(t, "listing descriptors", err)
+	count := 0
+	for _, descriptor := range descriptors {
+		// Some are closed by now.
+		if target, err := os.Readlink(descriptor); err == nil && target == "anon_inode:inotify" {
+			count++
+		}
+	}
+	return count
+}
+
 // shortTempDir is one whose sockets have names that are short enough.
 func shortTempDir(t *testing.T) string {
 	dir, err := os.MkdirTemp("", "cp")

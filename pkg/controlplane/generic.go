@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/discovery/aggregated"
 	openapinamer "k8s.io/apiserver/pkg/endpoints/openapi"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/filters"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	etcdmetrics "k8s.io/apiserver/pkg/storage/etcd3/metrics"
@@ -48,6 +49,10 @@ func newConfig(o Options, opts apiserveroptions.CompletedOptions, loop *loopback
 	if err != nil {
 		return nil, err
 	}
+	authorities, err := fixAuthorities(o, generic)
+	if err != nil {
+		return nil, err
+	}
 	inProcess := generic.LoopbackClientConfig
 
 	// Webhooks may lead to this API server by its Service. That takes a
@@ -57,6 +62,7 @@ func newConfig(o Options, opts apiserveroptions.CompletedOptions, loop *loopback
 	if err != nil {
 		return nil, err
 	}
+	kube.ControlPlane.ClusterAuthenticationInfo.RequestHeaderCA = authorities
 	shared := kube.ControlPlane.Generic
 	extensions, err := controlplaneapiserver.CreateAPIExtensionsConfig(*shared, factory, initializers, opts.CompletedOptions, opts.MasterCount, resolver,
 		webhook.NewDefaultAuthenticationInfoResolverWrapper(kube.ControlPlane.ProxyTransport, shared.EgressSelector, shared.LoopbackClientConfig, shared.TracerProvider))
@@ -150,6 +156,24 @@ func newGenericConfig(opts apiserveroptions.CompletedOptions, loop *loopback, ba
 		return fail(err)
 	}
 	return config, factory, storage, nil
+}
+
+// fixAuthorities has nothing watch the files of those who sign for clients, which
+// stay the same as long as the process lives: a user may have no more than 128
+// watches, by default, and all tenants of a machine share them. It returns the
+// one for front proxies.
+func fixAuthorities(o Options, config *genericapiserver.Config) (dynamiccertificates.CAContentProvider, error) {
+	clients, err := dynamiccertificates.NewStaticCAContent("client-ca", o.PKI.CA.CertPEM)
+	if err != nil {
+		return nil, fmt.Errorf("client CA: %w", err)
+	}
+	proxies, err := dynamiccertificates.NewStaticCAContent("request-header", o.PKI.FrontProxyCA.CertPEM)
+	if err != nil {
+		return nil, fmt.Errorf("front proxy CA: %w", err)
+	}
+	config.SecureServing.ClientCA = dynamiccertificates.NewUnionCAContentProvider(clients, proxies)
+	config.Authentication.RequestHeaderConfig.CAContentProvider = proxies
+	return proxies, nil
 }
 
 func newStorageFactory(opts apiserveroptions.CompletedOptions, config *genericapiserver.Config) (*serverstorage.DefaultStorageFactory, error) {
