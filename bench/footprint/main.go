@@ -256,8 +256,11 @@ func memories(ctx context.Context, o options, tenants []*process, prefix string,
 	if o.profiles == "" {
 		return nil
 	}
+	if err := tenants[0].metrics(ctx, filepath.Join(o.profiles, prefix+"metrics.txt")); err != nil {
+		return err
+	}
 	// The last one takes as long as the idle state is watched for.
-	for _, name := range []string{"heap", "goroutine", "profile"} {
+	for _, name := range []string{"heap", "goroutine", "trace", "profile"} {
 		if err := tenants[0].profile(ctx, name, filepath.Join(o.profiles, prefix+name+".pb.gz")); err != nil {
 			return err
 		}

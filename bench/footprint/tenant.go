@@ -237,12 +237,23 @@ func (p *process) profile(ctx context.Context, name, file string) error {
 	switch name {
 	case "heap":
 		request = request.Param("gc", "1")
+	case "trace":
+		request = request.Param("seconds", "5")
 	case "profile":
 		request = request.Param("seconds", strconv.Itoa(int(p.idle.Seconds())))
 	}
 	content, err := request.DoRaw(ctx)
 	if err != nil {
 		return fmt.Errorf("profile %s: %w", name, err)
+	}
+	return os.WriteFile(file, content, 0o644)
+}
+
+// metrics saves all that the process says of itself.
+func (p *process) metrics(ctx context.Context, file string) error {
+	content, err := p.client.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return fmt.Errorf("read the metrics: %w", err)
 	}
 	return os.WriteFile(file, content, 0o644)
 }
