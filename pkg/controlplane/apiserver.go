@@ -136,14 +136,13 @@ func (s *apiServer) build() error {
 		return fmt.Errorf("configuring the API server: %w", err)
 	}
 	// Needed while the APIs are installed, and too big to keep.
-	definitions := s.config.KubeAPIs.ControlPlane.Generic.OpenAPIV3Config
-	definitions.Definitions = openAPIDefinitions(definitions)
+	generic := s.config.KubeAPIs.ControlPlane.Generic
+	definitions := openAPIDefinitions(generic.OpenAPIV3Config)
+	forget := forgettable(definitions)
+	generic.OpenAPIV3Config.Definitions = definitions
 	defer func() {
-		// Each group of APIs keeps hold of the outermost part of them.
-		for _, definition := range definitions.Definitions {
-			clear(definition.Schema.Properties)
-		}
-		definitions.Definitions = nil
+		forget()
+		generic.OpenAPIV3Config.Definitions = nil
 	}()
 	if err := s.buildChain(completed); err != nil {
 		return fmt.Errorf("building the API server: %w", err)

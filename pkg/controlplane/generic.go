@@ -2,7 +2,10 @@ package controlplane
 
 import (
 	"fmt"
+	"maps"
 	"net"
+	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -234,4 +237,48 @@ func openAPIDefinitions(config *openapicommon.OpenAPIV3Config) map[string]openap
 		defined, _ := config.GetDefinitionName(name)
 		return spec.MustCreateRef("#/components/schemas/" + openapicommon.EscapeJsonPointer(defined))
 	})
+}
+
+// forgettable changes definitions that do not say anything else then. Whoever is
+// set up with definitions copies the outermost part of each and keeps it, and
+// with it whatever is reachable from there. What was left would also keep the
+// memory around it from being given back. So forget must be called once all are
+// set up.
+func forgettable(definitions map[string]openapicommon.OpenAPIDefinition) (forget func()) {
+	empty := map[string]any{}
+	for name, definition := range definitions {
+		share(&definition.Schema, empty)
+		definition.Schema.Type = slices.Clone(definition.Schema.Type)
+		definition.Schema.Required = slices.Clone(definition.Schema.Required)
+		definition.Schema.Extensions = maps.Clone(definition.Schema.Extensions)
+		definitions[name] = definition
+	}
+	return func() {
+		for _, definition := range definitions {
+			clear(definition.Schema.Properties)
+		}
+	}
+}
+
+// share changes a schema so that nothing copies parts of it: references have no
+// siblings, as OpenAPI wants it and the builder would make it, and all defaults
+// that are empty objects are one, as those who convert objects keep them.
+func share(schema *spec.Schema, empty map[string]any) {
+	if schema.Ref.String() != "" && !reflect.DeepEqual(*schema, spec.Schema{SchemaProps: spec.SchemaProps{Ref: schema.Ref}}) {
+		schema.AllOf = []spec.Schema{{SchemaProps: spec.SchemaProps{Ref: schema.Ref}}}
+		schema.Ref = spec.Ref{}
+	}
+	if object, ok := schema.Default.(map[string]any); ok && len(object) == 0 {
+		schema.Default = empty
+	}
+	for name, property := range schema.Properties {
+		share(&property, empty)
+		schema.Properties[name] = property
+	}
+	if schema.Items != nil && schema.Items.Schema != nil {
+		share(schema.Items.Schema, empty)
+	}
+	if schema.AdditionalProperties != nil && schema.AdditionalProperties.Schema != nil {
+		share(schema.AdditionalProperties.Schema, empty)
+	}
 }

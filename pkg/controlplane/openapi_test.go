@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"slices"
+	"sort"
 	"strings"
 	"testing"
 
@@ -33,7 +35,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregatedopenapi "k8s.io/kube-aggregator/pkg/controllers/openapi/aggregator"
+	"k8s.io/kube-openapi/pkg/builder3"
+	openapicommon "k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/handler3"
+	"k8s.io/kube-openapi/pkg/schemaconv"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	explain "k8s.io/kubectl/pkg/explain/v2"
 
@@ -160,6 +165,48 @@ func createShip(t *testing.T, p *plane, description string) {
 		}
 		return nil
 	})
+}
+
+// TestForgettableDefinitions checks that the schemas of server-side apply are the
+// same as those of upstream's definitions, also after the definitions were
+// forgotten.
+func TestForgettableDefinitions(t *testing.T) {
+	_, config := openAPIConfigs()
+	types := func(definitions map[string]openapicommon.OpenAPIDefinition) map[string]any {
+		config.Definitions = definitions
+		names := slices.DeleteFunc(slices.Sorted(maps.Keys(definitions)), func(name string) bool {
+			// Others are configuration of components, whose parts are not all there.
+			return !strings.HasPrefix(name, "io.k8s.api.") && !strings.HasPrefix(name, "io.k8s.apiextensions-apiserver.")
+		})
+		built, err := builder3.BuildOpenAPIDefinitionsForResources(config, names...)
+		must(t, "building definitions", err)
+		converted, err := schemaconv.ToSchemaFromOpenAPI(built, false)
+		must(t, "converting definitions", err)
+		all := map[string]any{}
+		for _, definition := range converted.Types {
+			if definition.Map != nil {
+				// They come in any order.
+				fields := definition.Map.Fields
+				sort.Slice(fields, func(i, j int) bool { return fields[i].Name < fields[j].Name })
+			}
+			all[definition.Name] = definition
+		}
+		return all
+	}
+	want := types(openAPIDefinitions(config))
+
+	definitions := openAPIDefinitions(config)
+	forget := forgettable(definitions)
+	got := types(definitions)
+	forget()
+	if len(want) < 500 || len(got) != len(want) {
+		t.Errorf("%d types, and %d of upstream", len(got), len(want))
+	}
+	for name := range want {
+		if !reflect.DeepEqual(want[name], got[name]) {
+			t.Errorf("%s is %+v, and upstream's is %+v", name, got[name], want[name])
+		}
+	}
 }
 
 // delegate is a server of the chain whose documents upstream builds.
