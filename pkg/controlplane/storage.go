@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/http"
 	"path"
 	"sync"
@@ -14,8 +15,10 @@ import (
 	etcdkubernetes "go.etcd.io/etcd/client/v3/kubernetes"
 	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 	genericfeatures "k8s.io/apiserver/pkg/features"
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -30,6 +33,8 @@ import (
 	"k8s.io/apiserver/pkg/storage/value/encrypt/identity"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/tools/cache"
+	aggregatorscheme "k8s.io/kube-aggregator/pkg/apiserver/scheme"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	"k8s.io/utils/clock"
 )
 
@@ -52,6 +57,10 @@ type storageBackend struct {
 type openedStorage struct {
 	member *etcdserver.EtcdServer
 	client *clientv3.Client
+	// quiet is the client of resources that seldom change, and custom those of
+	// custom resources.
+	quiet  *etcdkubernetes.Client
+	custom [customClients]*etcdkubernetes.Client
 	// compactor drops old revisions.
 	compactor interface {
 		etcd3.Compactor
@@ -61,17 +70,78 @@ type openedStorage struct {
 
 // open is called once the member leads, before any store is made.
 func (b *storageBackend) open(storage *etcd) {
-	b.opened.Store(&openedStorage{
+	opened := &openedStorage{
 		member:    storage.server.Server,
 		client:    storage.client,
+		quiet:     newStorageClient(storage.server.Server),
 		compactor: etcd3.NewCompactor(storage.client, compactionInterval, clock.RealClock{}, nil),
-	})
+	}
+	for i := range opened.custom {
+		opened.custom[i] = newStorageClient(opened.member)
+	}
+	b.opened.Store(opened)
+}
+
+// customClients is how many clients custom resources share.
+const customClients = 4
+
+// busyResources change so often that each has a client of its own: who watches
+// others does not wait until their events are through.
+func busyResources() sets.Set[schema.GroupResource] {
+	return sets.New(
+		schema.GroupResource{Resource: "configmaps"},
+		schema.GroupResource{Resource: "endpoints"},
+		schema.GroupResource{Resource: "events"},
+		schema.GroupResource{Resource: "nodes"},
+		schema.GroupResource{Resource: "persistentvolumeclaims"},
+		schema.GroupResource{Resource: "pods"},
+		schema.GroupResource{Resource: "secrets"},
+		schema.GroupResource{Resource: "services"},
+		schema.GroupResource{Group: "apps", Resource: "deployments"},
+		schema.GroupResource{Group: "apps", Resource: "replicasets"},
+		schema.GroupResource{Group: "batch", Resource: "jobs"},
+		schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"},
+		schema.GroupResource{Group: "discovery.k8s.io", Resource: "endpointslices"},
+		schema.GroupResource{Group: "events.k8s.io", Resource: "events"},
+	)
+}
+
+// clientOf is the client of a store. A watch of a client is a dozen goroutines,
+// and all watches of a client share them.
+func (o *openedStorage) clientOf(resource schema.GroupResource) (client *etcdkubernetes.Client, done func()) {
+	if busyResources().Has(resource) {
+		client = newStorageClient(o.member)
+		return client, func() { _ = client.Close() }
+	}
+	client = o.quiet
+	if !isOfKubernetes(resource.Group) {
+		hash := fnv.New32a()
+		_, _ = hash.Write([]byte(resource.String()))
+		client = o.custom[hash.Sum32()%customClients]
+	}
+	return client, func() {}
+}
+
+// isOfKubernetes tells whether a group is one of Kubernetes' own.
+func isOfKubernetes(group string) bool {
+	return legacyscheme.Scheme.IsGroupRegistered(group) || aggregatorscheme.Scheme.IsGroupRegistered(group) || apiextensionsapiserver.Scheme.IsGroupRegistered(group)
+}
+
+func newStorageClient(member *etcdserver.EtcdServer) *etcdkubernetes.Client {
+	client := &etcdkubernetes.Client{Client: v3client.New(member)}
+	client.Kubernetes = client
+	client.KV = etcd3.NewETCDLatencyTracker(client.KV)
+	return client
 }
 
 // close is called after the API server has stopped, and before etcd does.
 func (b *storageBackend) close() {
 	if opened := b.opened.Swap(nil); opened != nil {
 		opened.compactor.Stop()
+		_ = opened.quiet.Close()
+		for _, client := range opened.custom {
+			_ = client.Close()
+		}
 	}
 }
 
@@ -187,16 +257,13 @@ func (b *storageBackend) cachedStore(config *storagebackend.ConfigForResource, r
 	}), nil
 }
 
-// store is what upstream makes of a connection. Each has a client of its own, so
-// that their watches and leases have nothing to do with each other.
+// store is what upstream makes of a connection.
 func (b *storageBackend) store(config *storagebackend.ConfigForResource, resourcePrefix string, newFunc, newListFunc func() runtime.Object) (storage.Interface, factory.DestroyFunc, error) {
 	opened := b.opened.Load()
 	if opened == nil {
 		return nil, nil, errNoStorage
 	}
-	client := &etcdkubernetes.Client{Client: v3client.New(opened.member)}
-	client.Kubernetes = client
-	client.KV = etcd3.NewETCDLatencyTracker(client.KV)
+	client, done := opened.clientOf(config.GroupResource)
 
 	transformer := config.Transformer
 	if transformer == nil {
@@ -212,12 +279,12 @@ func (b *storageBackend) store(config *storagebackend.ConfigForResource, resourc
 	store, err := etcd3.New(client, opened.compactor, config.Codec, newFunc, newListFunc, config.Prefix, resourcePrefix, config.GroupResource,
 		transformer, config.LeaseManagerConfig, decoder, versioner)
 	if err != nil {
-		_ = client.Close()
+		done()
 		return nil, nil, err
 	}
 	destroy := sync.OnceFunc(func() {
 		store.Close()
-		_ = client.Close()
+		done()
 	})
 	if tolerant {
 		return etcd3.NewStoreWithUnsafeCorruptObjectDeletion(store, config.GroupResource), destroy, nil
