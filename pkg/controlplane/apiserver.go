@@ -150,8 +150,20 @@ func (s *apiServer) build() error {
 	services := s.aggregator.APIRegistrationInformers.Apiregistration().V1().APIServices()
 	s.local.services, s.local.informer = services.Lister(), services.Informer()
 	s.local.discovery = s.aggregator.GenericAPIServer.AggregatedDiscoveryGroupManager.WithSource(aggregated.BuiltinSource)
+	for _, container := range s.containers() {
+		shareRoutes(container)
+	}
 	s.openAPI, err = s.newOpenAPI()
 	return err
+}
+
+// containers have the routes of all three servers.
+func (s *apiServer) containers() []*restful.Container {
+	return []*restful.Container{
+		s.aggregator.GenericAPIServer.Handler.GoRestfulContainer,
+		s.kube.ControlPlane.GenericAPIServer.Handler.GoRestfulContainer,
+		s.extensions.GenericAPIServer.Handler.GoRestfulContainer,
+	}
 }
 
 // buildChain makes the three servers, each of which passes on what it does not
@@ -236,11 +248,7 @@ func (s *apiServer) newOpenAPI() (*openapi.Server, error) {
 	crds := s.extensions.Informers.Apiextensions().V1().CustomResourceDefinitions().Lister()
 	services := s.aggregator.APIRegistrationInformers.Apiregistration().V1().APIServices().Lister()
 	return openapi.New(openapi.Options{
-		Servers: []*restful.Container{
-			s.aggregator.GenericAPIServer.Handler.GoRestfulContainer,
-			s.kube.ControlPlane.GenericAPIServer.Handler.GoRestfulContainer,
-			s.extensions.GenericAPIServer.Handler.GoRestfulContainer,
-		},
+		Servers:          s.containers(),
 		V2:               generic.OpenAPIConfig,
 		V3:               generic.OpenAPIV3Config,
 		Identity:         openAPIIdentity(s.options),
