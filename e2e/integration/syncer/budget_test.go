@@ -46,8 +46,14 @@ func (p *planes) testBudgets(t *testing.T) {
 			return b.Spec.MaxUnavailable == nil && b.Spec.MinAvailable != nil && *b.Spec.MinAvailable == intstr.FromInt(n)
 		}
 	}
+	// Not by what it was before.
+	allows := func(n int32) func(*policyv1.PodDisruptionBudget) bool {
+		return func(b *policyv1.PodDisruptionBudget) bool {
+			return b.Status.ObservedGeneration == b.Generation && b.Status.DisruptionsAllowed == n
+		}
+	}
 	waitFor(t, "host budget needs three of four", hostBudget, needs(3))
-	waitFor(t, "the host allows one eviction", hostBudget, func(b *policyv1.PodDisruptionBudget) bool { return b.Status.DisruptionsAllowed == 1 })
+	waitFor(t, "the host allows one eviction", hostBudget, allows(1))
 	pods, err := p.host.CoreV1().Pods(hostNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=budget"})
 	if err != nil || len(pods.Items) != 4 {
 		t.Fatalf("%d pods, %v", len(pods.Items), err)
@@ -62,7 +68,7 @@ func (p *planes) testBudgets(t *testing.T) {
 		t.Errorf("the second at once: %v", err)
 	}
 	// The tenant makes a pod in its place, and it goes on.
-	waitFor(t, "the host allows another", hostBudget, func(b *policyv1.PodDisruptionBudget) bool { return b.Status.DisruptionsAllowed == 1 })
+	waitFor(t, "the host allows another", hostBudget, allows(1))
 
 	// It follows the scale, and what it says.
 	if _, err := p.virtual.AppsV1().Deployments(space).Patch(ctx, "budget", types.MergePatchType, []byte(`{"spec":{"replicas":8}}`), metav1.PatchOptions{}); err != nil {
