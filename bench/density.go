@@ -84,11 +84,21 @@ func measureDensity(ctx context.Context, b *bench) ([]result, error) {
 		if err != nil {
 			d.report.Broke = fmt.Sprintf("with %d tenants: %v", len(d.tenants)+1, err)
 			fmt.Fprintln(os.Stderr, "  broke", d.report.Broke)
-			break
+			// Those that are there may well be in order, if some came since the last point.
+			if len(d.create) == 0 {
+				break
+			}
+			if point, err = d.grow(ctx, len(d.tenants)); err != nil {
+				d.report.Broke += fmt.Sprintf("; and then those before: %v", err)
+				break
+			}
 		}
 		d.report.Points = append(d.report.Points, point)
 		fmt.Fprintf(os.Stderr, "  %d tenants: %.1f MiB each, %.0f m of CPU together (the node %.0f m), created in %.1f s, kubectl get ns %.0f ms (at most %.0f), %.0f MiB left\n",
 			point.Tenants, point.RssAnon.Value, point.CPU, point.NodeCPU, point.Create.Value, point.GetNamespaces.Value, point.GetNamespaces.Spread.Max, point.Available)
+		if d.report.Broke != "" {
+			break
+		}
 	}
 	d.report.Reached = len(d.tenants)
 	if len(d.report.Points) == 0 {
@@ -137,13 +147,14 @@ type crowd struct {
 	*bench
 	dir     string
 	tenants []*tenant
-	report  densityReport
+	// create and pods are the seconds that those took that came since the last point.
+	create, pods []float64
+	report       densityReport
 }
 
 // grow makes tenants until there are so many, and looks at all of them.
 func (d *crowd) grow(ctx context.Context, to int) (densityPoint, error) {
 	p := densityPoint{Tenants: to}
-	var create, pods []float64
 	for len(d.tenants) < to {
 		available, err := proc.MemAvailable()
 		if err != nil {
@@ -158,15 +169,15 @@ func (d *crowd) grow(ctx context.Context, to int) (densityPoint, error) {
 		if err != nil {
 			return p, d.explain(ctx, name, err)
 		}
-		create = append(create, time.Since(start).Seconds())
+		took := time.Since(start).Seconds()
 		start = time.Now()
 		if err := d.employ(ctx, t); err != nil {
 			return p, d.explain(ctx, name, err)
 		}
-		pods = append(pods, time.Since(start).Seconds())
+		d.create, d.pods = append(d.create, took), append(d.pods, time.Since(start).Seconds())
 		d.tenants = append(d.tenants, t)
 		if n := len(d.tenants); n%5 == 0 {
-			fmt.Fprintf(os.Stderr, "  %d of %d tenants, the last after %.1f s\n", n, to, create[len(create)-1])
+			fmt.Fprintf(os.Stderr, "  %d of %d tenants, the last after %.1f s\n", n, to, took)
 		}
 	}
 	fmt.Fprintf(os.Stderr, "  leaving %d tenants alone for %v\n", to, d.crowdSettle+d.crowdIdle)
@@ -198,7 +209,8 @@ func (d *crowd) grow(ctx context.Context, to int) (densityPoint, error) {
 	if err := d.look(ctx, &p); err != nil {
 		return p, err
 	}
-	p.Create, p.Pod = report.Measure(create), report.Measure(pods)
+	p.Create, p.Pod = report.Measure(d.create), report.Measure(d.pods)
+	d.create, d.pods = nil, nil
 	return p, d.awake(ctx)
 }
 
@@ -210,7 +222,9 @@ func (d *crowd) add(ctx context.Context, name string) (*tenant, error) {
 	cmd := d.sublet(ctx, "create", "--timeout", patience.String(), "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("sublet create: %w\n%s", err, out)
+		// Its progress is of no interest, only how it ended.
+		_, end, _ := strings.Cut(string(out), "\nerror: ")
+		return nil, fmt.Errorf("sublet create: %w\n%s", err, end)
 	}
 	return d.open(ctx, name)
 }

@@ -119,7 +119,7 @@ func densityPage(b *strings.Builder, dense *densityReport, name string) {
 	end := "The bound was reached; nothing broke."
 	if dense.Broke != "" {
 		// What the host knows about it comes in many lines.
-		end = "What broke then, " + strings.Join(strings.Fields(dense.Broke), " ")
+		end = "Then this broke:\n\n```\n" + strings.TrimSpace(dense.Broke) + "\n```"
 	}
 	fmt.Fprintf(b, `
 ## How many tenants one machine takes
