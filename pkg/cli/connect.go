@@ -154,9 +154,12 @@ func (o *connectOptions) waitReady(ctx context.Context, clients *hostClients, te
 	if ready(tenant) {
 		return tenant, nil
 	}
-	progress := newProgress(o.Stderr)
-	defer progress.End()
-	wait := &waiter{app: o.app, clients: clients, progress: progress, timeout: o.timeout}
+	wait := &waiter{app: o.app, clients: clients, timeout: o.timeout}
+	if wait.answersNow(ctx, tenant) {
+		return tenant, nil
+	}
+	wait.progress = newProgress(o.Stderr)
+	defer wait.progress.End()
 	return wait.wait(ctx, tenant)
 }
 

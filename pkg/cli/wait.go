@@ -36,6 +36,9 @@ const (
 	// rightsPatience is how long the manager may take to give an admin his rights
 	// on a tenant that he made.
 	rightsPatience = 15 * time.Second
+	// answerPatience is how long an API that may answer already is given to do so,
+	// before people are told that it is waited for.
+	answerPatience = time.Second
 	// managerPatience is how long the manager may take to notice a tenant,
 	// before people are told to look after it.
 	managerPatience = 5 * time.Second
@@ -385,6 +388,23 @@ func (w *waiter) askAPI(ctx context.Context, tenant *api.Tenant) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// answersNow tells whether the tenant's API answers already: the status of a
+// tenant that was just made says so a second or two later.
+func (w *waiter) answersNow(ctx context.Context, tenant *api.Tenant) bool {
+	if tenant.Spec.Type != api.VirtualCluster || tenant.DeletionTimestamp != nil || tenant.Status.ObservedGeneration < tenant.Generation {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	forwarder, err := forward.New(w.clients.config, tenancy.HostNamespace(tenant), api.ControlPlanePod, api.APIServerPort)
+	if err != nil {
+		return false
+	}
+	defer forwarder.Close()
+	client, err := w.tenantREST(ctx, tenant, forwarder)
+	return err == nil && answers(ctx, client) == nil
 }
 
 // waitStatus waits for the tenant to say that it is ready.

@@ -36,6 +36,7 @@ import (
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	schedulingv1 "k8s.io/kubernetes/pkg/apis/scheduling/v1"
 	"k8s.io/kubernetes/pkg/controlplane/controller/defaultservicecidr"
+	"k8s.io/kubernetes/pkg/controlplane/controller/legacytokentracking"
 	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
 	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
@@ -75,7 +76,7 @@ func seed(ctx context.Context, client *clientv3.Client, s *apiServer, port int) 
 		return false, fmt.Errorf("seeding: %w", err)
 	}
 	objects := slices.Concat(systemNamespaces(), rbacObjects(), priorityClasses(), flowControl(), bindingObjects(o.Profile, o.Members),
-		serviceRange(o), kubernetesService(s.config.KubeAPIs.Extra.APIServerServiceIP, o.KubernetesServicePort, port), services)
+		tokenTracking(), serviceRange(o), kubernetesService(s.config.KubeAPIs.Extra.APIServerServiceIP, o.KubernetesServicePort, port), services)
 	var puts []clientv3.Op
 	var first string
 	e := encoder{
@@ -230,6 +231,18 @@ func bindingObjects(profile Profile, members []Binding) []seeded {
 		objects = append(objects, seeded{resource: schema.GroupResource{Group: rbacv1.GroupName, Resource: "clusterrolebindings"}, object: &binding})
 	}
 	return objects
+}
+
+// tokenTracking says since when it is written down that tokens of Secrets are
+// used. The controller that deletes unused ones asks for it as soon as it runs.
+func tokenTracking() []seeded {
+	return []seeded{{
+		resource: schema.GroupResource{Resource: "configmaps"},
+		object: &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: legacytokentracking.ConfigMapName, Namespace: metav1.NamespaceSystem},
+			Data:       map[string]string{legacytokentracking.ConfigMapDataKey: time.Now().UTC().Format(time.DateOnly)},
+		},
+	}}
 }
 
 // serviceRange is the range of ClusterIPs, without which no Service is made.

@@ -15,6 +15,7 @@ import (
 	flowcontrolbootstrap "k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregatorclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
+	"k8s.io/kubernetes/pkg/controlplane/controller/legacytokentracking"
 )
 
 // TestSeededFlowControl checks that priority and fairness finds what it begins
@@ -108,6 +109,20 @@ func TestSeededAsMade(t *testing.T) {
 		}, metav1.CreateOptions{})
 		must(t, "creating it", err)
 		if diff := cmp.Diff(made, seeded, ignoreMade, cmpopts.IgnoreFields(apiregistrationv1.APIServiceCondition{}, "LastTransitionTime")); diff != "" {
+			t.Errorf("made, and seeded (+):\n%s", diff)
+		}
+	})
+	t.Run("TokenTracking", func(t *testing.T) {
+		maps := p.client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
+		seeded, err := maps.Get(ctx, legacytokentracking.ConfigMapName, metav1.GetOptions{})
+		must(t, "reading it", err)
+		must(t, "deleting it", maps.Delete(ctx, seeded.Name, metav1.DeleteOptions{}))
+		var made *corev1.ConfigMap
+		eventually(t, "upstream makes it again", func(ctx context.Context) error {
+			made, err = maps.Get(ctx, seeded.Name, metav1.GetOptions{})
+			return err
+		})
+		if diff := cmp.Diff(made, seeded, ignoreMade); diff != "" {
 			t.Errorf("made, and seeded (+):\n%s", diff)
 		}
 	})
