@@ -73,6 +73,8 @@ type managedHost struct {
 	planes sync.Map
 	// charts is the manager's folder of charts.
 	charts string
+	// wrap, if set, comes between the manager that is started next and the host.
+	wrap func(http.RoundTripper) http.RoundTripper
 }
 
 func startManagedHost(t *testing.T) *managedHost {
@@ -198,6 +200,9 @@ func (h *managedHost) startManager() {
 	config.BearerToken = h.token(api.SystemNamespace, api.ManagerName)
 	if os.Getenv("SUBLET_TEST_LOG") != "" {
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return tracing{next} })
+	}
+	if h.wrap != nil {
+		config.Wrap(h.wrap)
 	}
 	done := make(chan error, 1)
 	go func() {

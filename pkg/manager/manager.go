@@ -137,6 +137,10 @@ func newManager(ctx context.Context, o Options) (ctrl.Manager, error) {
 	cfg.WarningHandlerWithContext = rest.NoWarnings{}
 	// Controllers of the same name may run in one process: tests do that.
 	anyName := true
+	// The queue with priorities keeps what is stopped while there is work in it: it
+	// hands an item to a worker that has left, with its lock held, and the manager
+	// does not end in time.
+	priorities := false
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme:                        scheme,
 		Logger:                        logr.FromContextOrDiscard(ctx),
@@ -148,7 +152,7 @@ func newManager(ctx context.Context, o Options) (ctrl.Manager, error) {
 		LeaderElectionID:              api.ManagerName,
 		LeaderElectionNamespace:       o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
-		Controller:                    config.Controller{SkipNameValidation: &anyName},
+		Controller:                    config.Controller{SkipNameValidation: &anyName, UsePriorityQueue: &priorities},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reach the host's API at %s: %w", cfg.Host, err)
