@@ -249,6 +249,11 @@ func (r *Reconciler) gather(ctx context.Context, top *api.Tenant) (*tree, error)
 				t.limits[name][tenant.Name] = units(name, limit)
 			}
 		}
+	}
+	if len(t.limits) == 0 {
+		return t, nil // nothing counts
+	}
+	for _, tenant := range tenants {
 		// A namespace that is not the tenant's is not looked at.
 		if tenant.Status.Namespace != "" {
 			if t.seen[tenant.Name], err = look(ctx, r.Client, tenant.Status.Namespace); err != nil {

@@ -67,10 +67,10 @@ func (p accessPhase) Run(ctx context.Context, s *state) error {
 			}
 		}
 	}
-	clusterScoped := s.effective
-	clusterScoped.Namespace = ""
-	for _, list := range []client.ObjectList{&rbacv1.ClusterRoleBindingList{}, &rbacv1.ClusterRoleList{}} {
-		if err := prune(ctx, p.client, p.applier, list, clusterScoped, keep); err != nil {
+	outside := s.effective
+	outside.Namespace = ""
+	for _, list := range clusterScoped() {
+		if err := prune(ctx, p.client, p.applier, list, outside, keep); err != nil {
 			return err
 		}
 	}
@@ -82,7 +82,9 @@ func (p accessPhase) Run(ctx context.Context, s *state) error {
 // lets anybody give it away, in a cache that may not know a new role yet.
 func (p accessPhase) bind(ctx context.Context, bindings []client.Object) error {
 	var err error
-	_ = wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, soon, true, func(ctx context.Context) (bool, error) {
+	// The time is for new attempts: one that is under way at a busy API server is
+	// not given up, to be done all over again.
+	_ = wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, soon, true, func(context.Context) (bool, error) {
 		err = p.applier.All(ctx, bindings...)
 		return !apierrors.IsNotFound(err), nil
 	})

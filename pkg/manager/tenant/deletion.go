@@ -11,7 +11,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -167,8 +166,8 @@ func (r *Reconciler) busy(ctx context.Context, namespace string) (bool, error) {
 
 // deleteClusterScoped removes what the tenant has outside of its namespace.
 func (r *Reconciler) deleteClusterScoped(ctx context.Context, s *state, component string) error {
-	for _, list := range []client.ObjectList{&rbacv1.ClusterRoleBindingList{}, &rbacv1.ClusterRoleList{}} {
-		if err := r.Client.List(ctx, list, client.MatchingLabels{api.LabelTenant: s.tenant.Name, api.LabelComponent: component}); err != nil {
+	for _, list := range clusterScoped() {
+		if err := r.Client.List(ctx, list, client.MatchingFields{indexTenant: s.tenant.Name}, client.MatchingLabels{api.LabelComponent: component}); err != nil {
 			return fmt.Errorf("list cluster-scoped objects of tenant %q: %w", s.tenant.Name, err)
 		}
 		items, err := meta.ExtractList(list)

@@ -103,7 +103,11 @@ func input(ctx context.Context, s *state, host func(context.Context) (isolation.
 
 // prune deletes what an earlier fence had and this one has not.
 func prune(ctx context.Context, c client.Client, applier *apply.Applier, list client.ObjectList, e tenancy.Effective, want []client.Object) error {
-	if err := c.List(ctx, list, client.InNamespace(e.Namespace), client.MatchingLabels(isolation.Labels(e.Name))); err != nil {
+	where := []client.ListOption{client.InNamespace(e.Namespace), client.MatchingLabels(isolation.Labels(e.Name))}
+	if e.Namespace == "" {
+		where = append(where, client.MatchingFields{indexTenant: e.Name})
+	}
+	if err := c.List(ctx, list, where...); err != nil {
 		return fmt.Errorf("list the fence of tenant %q: %w", e.Name, err)
 	}
 	wanted := map[string]bool{}

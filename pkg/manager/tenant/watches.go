@@ -44,6 +44,15 @@ const (
 	IndexParent    = "parent"
 )
 
+// indexTenant finds what has no namespace by the tenant whose it is: to go through
+// that of all tenants for each of them takes the longer the more there are.
+const indexTenant = "tenant"
+
+// clusterScoped are the kinds of what a tenant has outside of its namespace.
+func clusterScoped() []client.ObjectList {
+	return []client.ObjectList{&rbacv1.ClusterRoleBindingList{}, &rbacv1.ClusterRoleList{}}
+}
+
 // generated are the kinds of the objects that the manager writes.
 func generated() []client.Object {
 	return []client.Object{
@@ -130,6 +139,17 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 	}
 	if err := mgr.GetFieldIndexer().IndexField(ctx, &api.Tenant{}, IndexParent, parentOf); err != nil {
 		return err
+	}
+	tenantName := func(object client.Object) []string {
+		if name := object.GetLabels()[api.LabelTenant]; name != "" {
+			return []string{name}
+		}
+		return nil
+	}
+	for _, kind := range []client.Object{&rbacv1.ClusterRole{}, &rbacv1.ClusterRoleBinding{}} {
+		if err := mgr.GetFieldIndexer().IndexField(ctx, kind, indexTenant, tenantName); err != nil {
+			return err
+		}
 	}
 	if err := mgr.Add(rootMaker{r}); err != nil {
 		return err
