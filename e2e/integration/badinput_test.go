@@ -270,12 +270,17 @@ func testBurst(h *managedHost) {
 		return nil
 	})
 	h.change("crowd", func(s *api.TenantSpec) { s.DeletionPolicy = api.DeletionCascade })
-	h.remove("crowd", "bystander")
+	if err := h.client.Delete(t.Context(), h.tenant("crowd")); err != nil {
+		t.Fatal(err)
+	}
 	for i, name := range names {
 		if i%10 == 9 {
 			h.remove(name)
+			continue
 		}
+		h.isGone(name)
 	}
+	h.remove("crowd", "bystander")
 }
 
 // killer ends a manager as a power failure would: from one write on nothing that it
@@ -424,7 +429,6 @@ func testKilled(h *managedHost) {
 					}
 				}
 			})
-			h.isGone("group")
 			for _, part := range parts {
 				h.isGone(part)
 				h.eventually("the namespace of "+part+" is gone", func(ctx context.Context) error {
@@ -434,6 +438,7 @@ func testKilled(h *managedHost) {
 					return nil
 				})
 			}
+			h.isGone("group")
 			h.remove("beside", "here", "there")
 		})
 	}
