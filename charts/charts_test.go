@@ -320,3 +320,17 @@ func TestNoWildcards(t *testing.T) {
 		}
 	}
 }
+
+// TestProfiling: the manager serves profiles only if the values say so, on the
+// port that "sublet debug profile --manager" asks.
+func TestProfiling(t *testing.T) {
+	const flag = "--profiling-port=6060"
+	if manifests, _ := render(t, newHost, nil); strings.Contains(manifests, "--profiling") {
+		t.Error("profiles are on without being asked for")
+	}
+	manifests, _ := render(t, newHost, map[string]any{"manager": map[string]any{"profiling": true}})
+	if !strings.Contains(manifests, flag) {
+		t.Errorf("the manager lacks %s", flag)
+	}
+	decode(t, manifests)
+}
