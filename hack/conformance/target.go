@@ -113,6 +113,8 @@ func (o options) prepareHost(ctx context.Context, out io.Writer) error {
 	}{
 		{!o.ready, ".cache/bin/host", []string{"up", "--nodes", "2"}},
 		{true, ".cache/bin/host", []string{"load", "conformance"}},
+		// Conformance asks for no metrics; tests of autoscaling do.
+		{o.labels != conformanceLabel, ".cache/bin/host", []string{"addon", "metrics-server"}},
 		{!o.ready && o.tenant != "", "bin/sublet", []string{"install"}},
 	}
 	for _, step := range steps {
