@@ -265,7 +265,8 @@ func shorter(grace, than *int64) bool {
 // endOfLife handles the two-step deletion of Graceful kinds, which may begin
 // on either side:
 //
-//	virtual deleted ─► host deleted, same grace ─► host gone ─► virtual removed
+//	virtual deleted ─► host deleted, same grace ─► host gone ─► virtual removed,
+//	                   or Parting as long as finalizers keep it
 //	host deleted    ─► virtual deleted, same grace if it was Lost ─► …
 //	host gone       ─► virtual removed if it is Lost; else created again
 func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[translate.Object]) (done bool, err error) {
@@ -273,8 +274,14 @@ func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[tr
 	lost := r.kind.Lost != nil && r.kind.Lost(e.Tenant, virtual)
 	switch {
 	case virtual.GetDeletionTimestamp() != nil && host == nil:
-		if grace := virtual.GetDeletionGracePeriodSeconds(); grace != nil && *grace == 0 {
-			return true, nil // Only finalizers keep it.
+		want := virtual
+		grace := virtual.GetDeletionGracePeriodSeconds()
+		kept := grace != nil && *grace == 0 // Only finalizers keep it.
+		if kept && r.kind.Parting != nil {
+			want = r.kind.Parting(virtual)
+		}
+		if kept && equality.Semantic.DeepEqual(virtual, want) {
+			return true, nil
 		}
 		found, err := e.unseen(ctx, r)
 		if err != nil {
@@ -282,6 +289,9 @@ func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[tr
 		}
 		if found != nil {
 			return true, errors.Join(e.deleteHost(ctx, r, found, virtual.GetDeletionGracePeriodSeconds()), errAgain)
+		}
+		if kept {
+			return true, e.writeVirtual(ctx, r, virtual, want)
 		}
 		return true, e.deleteVirtual(ctx, r, virtual, ptr.To[int64](0))
 	case virtual.GetDeletionTimestamp() != nil:

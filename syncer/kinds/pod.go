@@ -61,6 +61,7 @@ func Pod() translate.Kind[*corev1.Pod] {
 		Tokens:            podTokens,
 		Graceful:          true,
 		Lost:              podLost,
+		Parting:           podParting,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -36,6 +37,60 @@ func podLost(tenant translate.Tenant, virtual *corev1.Pod) bool {
 	}
 	// A scheduler in the tenant binds before there is a host pod.
 	return !tenant.Scheduler && isScheduled(virtual)
+}
+
+// podParting: a pod whose host pod is gone runs no more. What its containers ended
+// with nobody knows any longer, and is said as a kubelet says it that finds them gone.
+func podParting(virtual *corev1.Pod) *corev1.Pod {
+	if virtual.Spec.NodeName == "" || virtual.DeletionTimestamp == nil {
+		return virtual // It never ran.
+	}
+	out := virtual.DeepCopy()
+	status := &out.Status
+	failed := false
+	for _, of := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses} {
+		for i := range of {
+			container := &of[i]
+			container.Ready, container.Started = false, ptr.To(false)
+			if container.State.Terminated == nil {
+				container.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+					ExitCode:    137,
+					Reason:      "ContainerStatusUnknown",
+					Message:     "The container was gone when the pod was deleted",
+					StartedAt:   startOf(container.State),
+					FinishedAt:  *virtual.DeletionTimestamp,
+					ContainerID: container.ContainerID,
+				}}
+			}
+			failed = failed || container.State.Terminated.ExitCode != 0
+		}
+	}
+	reason := "PodCompleted"
+	switch {
+	case ended(status.Phase):
+	case failed || len(status.ContainerStatuses) == 0:
+		status.Phase = corev1.PodFailed
+	default:
+		status.Phase = corev1.PodSucceeded
+	}
+	if status.Phase == corev1.PodFailed {
+		reason = "PodFailed"
+	}
+	for i := range status.Conditions {
+		condition := &status.Conditions[i]
+		if (condition.Type == corev1.PodReady || condition.Type == corev1.ContainersReady) && condition.Status != corev1.ConditionFalse {
+			condition.Status, condition.Reason, condition.Message = corev1.ConditionFalse, reason, ""
+			condition.LastTransitionTime = *virtual.DeletionTimestamp
+		}
+	}
+	return out
+}
+
+func startOf(state corev1.ContainerState) metav1.Time {
+	if state.Running != nil {
+		return state.Running.StartedAt
+	}
+	return metav1.Time{}
 }
 
 // podStatus copies the status field by field; the fields are in the order of

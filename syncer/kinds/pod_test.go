@@ -6,10 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"k8s.io/utils/ptr"
+
 	"github.com/sublet-dev/sublet/syncer/kinds"
 	"github.com/sublet-dev/sublet/syncer/translate"
 )
@@ -349,5 +352,53 @@ func TestPodServiceVariablesFit(t *testing.T) {
 	add(1000)
 	if got := names(); got["SERVICE_9_SERVICE_HOST"] || !got["SERVICE_7_SERVICE_HOST"] || !got["KUBERNETES_SERVICE_HOST"] {
 		t.Errorf("with many Services: %v", got)
+	}
+}
+
+// TestPodParting: what only finalizers keep shows what was known of its end, and
+// nothing as running.
+func TestPodParting(t *testing.T) {
+	deleted := metav1.Unix(1000, 0)
+	running := corev1.ContainerStatus{Name: "a", Ready: true, Started: ptr.To(true), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
+	completed := corev1.ContainerStatus{Name: "a", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed"}}}
+	ready := []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}, {Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	cases := map[string]struct {
+		virtual corev1.Pod
+		phase   corev1.PodPhase
+		reason  string
+	}{
+		"Running": {corev1.Pod{Spec: corev1.PodSpec{NodeName: "n"}, Status: corev1.PodStatus{
+			Phase: corev1.PodRunning, Conditions: ready, ContainerStatuses: []corev1.ContainerStatus{running},
+		}}, corev1.PodFailed, "PodFailed"},
+		"Completed": {corev1.Pod{Spec: corev1.PodSpec{NodeName: "n"}, Status: corev1.PodStatus{
+			Phase: corev1.PodRunning, Conditions: ready, ContainerStatuses: []corev1.ContainerStatus{completed},
+		}}, corev1.PodSucceeded, "PodCompleted"},
+		"NeverRan": {corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodPending}}, corev1.PodPending, ""},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			tc.virtual.DeletionTimestamp = &deleted
+			before := tc.virtual.DeepCopy()
+			got := kinds.Pod().Parting(&tc.virtual)
+			if diff := cmp.Diff(before, &tc.virtual); diff != "" {
+				t.Errorf("it changed its input:\n%s", diff)
+			}
+			if got.Status.Phase != tc.phase {
+				t.Errorf("phase %s, want %s", got.Status.Phase, tc.phase)
+			}
+			for _, c := range got.Status.ContainerStatuses {
+				if c.Ready || c.State.Terminated == nil {
+					t.Errorf("container %+v", c)
+				}
+			}
+			for _, c := range got.Status.Conditions {
+				if c.Type == corev1.PodReady && (c.Status != corev1.ConditionFalse || c.Reason != tc.reason || c.LastTransitionTime != deleted) {
+					t.Errorf("condition %+v", c)
+				}
+			}
+			if diff := cmp.Diff(got, kinds.Pod().Parting(got)); diff != "" {
+				t.Errorf("it does not settle:\n%s", diff)
+			}
+		})
 	}
 }

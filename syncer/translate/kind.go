@@ -145,9 +145,10 @@ type Kind[T Object] struct {
 	// whenever that changes: the right to get is all that is needed then. Only
 	// for cluster-scoped WhenReferenced kinds that begin on the host.
 	HostByName bool
-	// Parting makes of a virtual object that is to be deleted what it must be for
-	// that, as a status that lets finalizers go. Only for kinds that begin on the
-	// host. Optional.
+	// Parting makes of a virtual object what it must be without its host object: of
+	// a Graceful one that only finalizers still keep, and, before it is deleted, of
+	// one of a kind that begins on the host, as a status that lets finalizers go.
+	// Optional.
 	Parting func(virtual T) T
 	// Unwatched tells that the virtual side of a kind that begins on the host
 	// is not kept in memory: it is read when the host object changes, and what

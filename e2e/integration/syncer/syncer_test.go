@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	testclock "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/syncer/engine"
@@ -72,6 +73,7 @@ func TestSyncer(t *testing.T) {
 	t.Run("references", p.testReferences)
 	t.Run("changes", p.testChanges)
 	t.Run("deleted in the tenant", p.testDeletedInTenant)
+	t.Run("kept by a finalizer", p.testKeptByFinalizer)
 	t.Run("deleted on the host", p.testDeletedOnHost)
 	t.Run("orphans", p.testOrphans)
 	t.Run("services", p.testServices)
@@ -347,6 +349,46 @@ func (p *planes) testDeletedInTenant(t *testing.T) {
 	gone(t, "tokens", func(ctx context.Context) (*corev1.Secret, error) {
 		return p.host.CoreV1().Secrets(hostNamespace).Get(ctx, translate.TokenSecretName(space, "deleted"), metav1.GetOptions{})
 	})
+}
+
+// testKeptByFinalizer: a pod that only a finalizer keeps is not shown as running,
+// whether it went at once or was lost on the host.
+func (p *planes) testKeptByFinalizer(t *testing.T) {
+	const finalizer = "example.com/kept"
+	for name, remove := range map[string]func(ctx context.Context, name string) error{
+		"kept-at-once": func(ctx context.Context, name string) error {
+			return p.virtual.CoreV1().Pods(space).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
+		},
+		"kept-and-lost": func(ctx context.Context, name string) error {
+			return p.host.CoreV1().Pods(hostNamespace).Delete(ctx, translate.HostName(space, name), metav1.DeleteOptions{})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			kept := pod(name)
+			kept.Finalizers = []string{finalizer}
+			p.createPod(t, kept)
+			waitFor(t, "virtual pod runs", p.virtualPod(name), running)
+			if err := remove(ctx, name); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, "host pod", p.hostPod(name))
+			left := waitFor(t, "the virtual pod has ended", p.virtualPod(name), func(pod *corev1.Pod) bool { return pod.Status.Phase == corev1.PodFailed })
+			if state := left.Status.ContainerStatuses[0].State; state.Terminated == nil || state.Terminated.Reason != "ContainerStatusUnknown" {
+				t.Errorf("its container is %+v", state)
+			}
+			for _, condition := range left.Status.Conditions {
+				if condition.Type == corev1.PodReady && condition.Status != corev1.ConditionFalse {
+					t.Errorf("it is ready: %+v", condition)
+				}
+			}
+			patch := []byte(`{"metadata":{"finalizers":null}}`)
+			if _, err := p.virtual.CoreV1().Pods(space).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, "virtual pod", p.virtualPod(name))
+		})
+	}
 }
 
 // testDeletedOnHost: a pod that ran is lost and says so; it is the business of
