@@ -59,7 +59,8 @@ func (o options) ginkgoArgs(p phase, t *target, dir string, names []string) []st
 	if o.skip != "" {
 		args = append(args, "--skip="+o.skip)
 	}
-	return append(args, o.path(".cache/bin/e2e.test"), "--", "--provider=skeleton", "--kubeconfig="+t.kubeconfig)
+	return append(args, o.path(".cache/bin/e2e.test"), "--", "--provider=skeleton", "--kubeconfig="+t.kubeconfig,
+		fmt.Sprintf("--num-nodes=%d", nodeCount))
 }
 
 // runPhase runs it and tells how it goes. That specs failed is no error: the

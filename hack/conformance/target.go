@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,6 +39,8 @@ const (
 	// patience is how long a tenant and its nodes may take to be there, on a
 	// machine that does other things as well.
 	patience = 5 * time.Minute
+	// nodeCount is how many nodes the local host has for the suite.
+	nodeCount = 2
 	// tidy is how long it may take to delete a tenant.
 	tidy = 3 * time.Minute
 	// presence is the namespace in the tenant of the pods that bring nodes into it.
@@ -111,7 +114,7 @@ func (o options) prepareHost(ctx context.Context, out io.Writer) error {
 		program string
 		args    []string
 	}{
-		{!o.ready, ".cache/bin/host", []string{"up", "--nodes", "2"}},
+		{!o.ready, ".cache/bin/host", []string{"up", "--nodes", strconv.Itoa(nodeCount)}},
 		{true, ".cache/bin/host", []string{"load", "conformance"}},
 		// Conformance asks for no metrics; tests of autoscaling do.
 		{o.labels != conformanceLabel, ".cache/bin/host", []string{"addon", "metrics-server"}},

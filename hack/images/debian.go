@@ -35,6 +35,8 @@ func debian() rootfs {
 		// Without usr-is-merged all of perl comes, to do what is done already.
 		packages: []string{"usr-is-merged", "curl", "dnsutils", "iproute2", "netcat-openbsd", "wget"},
 		complete: []string{
+			// Upstream's sh knows [[, which tests use; Debian's dash does not.
+			`ln -sf bash "$1/bin/sh"`,
 			// Tests of supplementary groups look for these.
 			`chroot "$1" useradd --uid 1000 --no-create-home user-defined-in-image`,
 			`chroot "$1" groupadd --gid 50000 group-defined-in-image`,

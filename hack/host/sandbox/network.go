@@ -226,11 +226,12 @@ func routeServices(s Spec) error {
 }
 
 // fenceRules keep pods from the machine: only answers to what the machine began
-// go out by eth0.
+// go out by eth0. They come after kube-proxy's, which refuse connections to
+// Services without endpoints: nobody else would answer these.
 const fenceRules = `
 table inet sublet-host {
 	chain forward {
-		type filter hook forward priority filter - 10; policy accept;
+		type filter hook forward priority filter + 10; policy accept;
 		oifname "eth0" ct state established,related accept
 		oifname "eth0" drop
 	}
