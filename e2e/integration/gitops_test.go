@@ -127,6 +127,7 @@ spec:
   parent: git-folder
   virtualCluster:
     version: "1.35"
+    profiling: true
     featureGates: {MutatingAdmissionPolicy: true}
     runtimeConfig: {resource.k8s.io/v1beta1: "true"}
     nodes: {selector: {matchLabels: {pool: small}, matchExpressions: [{key: arch, operator: In, values: [arm64, amd64]}]}}

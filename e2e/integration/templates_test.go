@@ -774,8 +774,9 @@ func testTemplateDocs(h *managedHost) {
 		t.Errorf("%d replicas", *deployment.Spec.Replicas)
 	}
 	// A status is nobody's drift, but another number is.
+	before := deployment.DeepCopy()
 	deployment.Spec.Replicas = new(int32(5))
-	if err := h.client.Update(t.Context(), deployment); err != nil {
+	if err := h.client.Patch(t.Context(), deployment, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
 	h.eventually("the number of replicas is back", func(ctx context.Context) error {
