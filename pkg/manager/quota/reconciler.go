@@ -39,6 +39,10 @@ const (
 	demandTime = time.Minute
 	// usageTime is the time between two updates of a status.usage.
 	usageTime = 3 * time.Second
+	// restFactor is how much longer than a decision about a tree took nothing is
+	// decided about it afterwards, up to restTime: what changes while many tenants
+	// come is gone through together.
+	restFactor, restTime = 9, time.Second
 )
 
 // queue is what a handler puts requests in.
@@ -68,6 +72,8 @@ type turns struct {
 	next  time.Time
 	used  int64
 	told  time.Time
+	// rests is until when nothing is decided, see restFactor.
+	rests time.Time
 }
 
 // SetupWithManager makes the controller.
@@ -189,6 +195,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err != nil || top == nil {
 		return ctrl.Result{}, err
 	}
+	began := r.Now()
+	if rest := r.stateOf(request.Name).rests.Sub(began); rest > 0 {
+		return ctrl.Result{RequeueAfter: rest}, nil
+	}
+	defer func() {
+		ended := r.Now()
+		r.stateOf(request.Name).rests = ended.Add(min(restFactor*ended.Sub(began), restTime))
+	}()
 	t, err := r.gather(ctx, top)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -356,15 +370,18 @@ const (
 	tight
 )
 
-// turnOf says whose turn it is now.
-func (r *Reconciler) turnOf(name string, t *tree, now time.Time) *turns {
+func (r *Reconciler) stateOf(name string) *turns {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	state := r.trees[name]
-	if state == nil {
-		state = &turns{}
-		r.trees[name] = state
+	if r.trees[name] == nil {
+		r.trees[name] = &turns{}
 	}
+	return r.trees[name]
+}
+
+// turnOf says whose turn it is now.
+func (r *Reconciler) turnOf(name string, t *tree, now time.Time) *turns {
+	state := r.stateOf(name)
 	var used int64
 	for _, s := range t.seen {
 		for _, one := range s {
