@@ -16,6 +16,9 @@ type leaf struct {
 	used         int64
 	// settled says that the API server enforces share, so that it can be changed.
 	settled bool
+	// stirs says that something came or went a moment ago, so that share must not be
+	// changed yet.
+	stirs bool
 	// demand is what was asked for and refused a short while ago.
 	demand int64
 	// leaving namespaces get nothing more.
@@ -149,7 +152,7 @@ func (a *allotment) take(bound string, amount int64, floor func(*leaf) int64, fr
 	slices.SortStableFunc(givers, func(x, y int) int { return cmp.Compare(above(y), above(x)) })
 	for _, i := range givers {
 		l := &a.leaves[i]
-		if !l.settled || above(i) <= 0 || !from(i) {
+		if !l.settled || l.stirs || above(i) <= 0 || !from(i) {
 			continue
 		}
 		gives := min(above(i), amount)
@@ -183,7 +186,7 @@ func (a *allotment) serve() {
 			want = l.used + l.demand
 			enough = want
 		}
-		if l.share < enough {
+		if l.share < enough && !l.stirs {
 			needs = append(needs, need{i, want, enough - l.share})
 			needy[i] = true
 		}

@@ -34,8 +34,17 @@ type Ledger struct {
 	shares map[string]map[corev1.ResourceName]int64
 	// demands are what was refused lately, by tenant.
 	demands map[string]map[corev1.ResourceName]demand
+	// uses are what was in use lately, by tenant.
+	uses map[string]map[corev1.ResourceName]use
 	// wake has a tree decided about again.
 	wake func(tenant string)
+}
+
+// use is what is in use, since when, and since when it has not been the same for
+// quietTime.
+type use struct {
+	used         int64
+	since, stirs time.Time
 }
 
 type demand struct {
@@ -145,6 +154,7 @@ func (l *Ledger) Forget(tenant string) {
 	defer l.mu.Unlock()
 	delete(l.shares, tenant)
 	delete(l.demands, tenant)
+	delete(l.uses, tenant)
 }
 
 // ask notes what was refused in a namespace.
@@ -176,6 +186,29 @@ func (l *Ledger) demanded(tenant string, name corev1.ResourceName, used int64, n
 		return 0
 	}
 	return d.amount
+}
+
+// quiet says whether nothing has come or gone for quietTime. When a ResourceQuota
+// changes, Kubernetes counts anew what it sees; what was let in a moment before is
+// perhaps not among it, and then one too many is let in later.
+func (l *Ledger) quiet(tenant string, name corev1.ResourceName, s seen, now time.Time) bool {
+	if l.uses == nil {
+		l.uses = map[string]map[corev1.ResourceName]use{}
+	}
+	if l.uses[tenant] == nil {
+		l.uses[tenant] = map[corev1.ResourceName]use{}
+	}
+	u, known := l.uses[tenant][name]
+	if s.used == 0 && s.hard == 0 {
+		u = use{} // Nothing can have been let in.
+	} else if !known || u.used != s.used {
+		if now.Sub(u.since) >= quietTime {
+			u.stirs = now
+		}
+		u.used, u.since = s.used, now
+	}
+	l.uses[tenant][name] = u
+	return now.Sub(u.since) >= quietTime || now.Sub(u.stirs) >= patience
 }
 
 // ours says whether a ResourceQuota holds shares: the one that keeps the control

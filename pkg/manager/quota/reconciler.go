@@ -37,6 +37,10 @@ const (
 	sizedTurn = 15 * time.Second
 	// demandTime is how long a refusal counts.
 	demandTime = time.Minute
+	// quietTime is how long nothing must come or go in a namespace before its share
+	// is changed, see Ledger.quiet; where there is no such time within patience, it
+	// is changed all the same.
+	quietTime, patience = time.Second, 10 * time.Second
 	// usageTime is the time between two updates of a status.usage.
 	usageTime = 3 * time.Second
 	// restFactor is how much longer than a decision about a tree took nothing is
@@ -212,11 +216,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	now := r.Now()
 	state := r.turnOf(request.Name, t, now)
-	changed, haste, err := r.decide(ctx, t, state.turn, now)
+	changed, haste, stirs, err := r.decide(ctx, t, state.turn, now)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	after := state.schedule(haste, len(t.seen), now)
+	if stirs && (after == 0 || quietTime < after) {
+		after = quietTime
+	}
 	for _, name := range changed {
 		select {
 		case r.Changed <- event.GenericEvent{Object: &api.Tenant{ObjectMeta: metav1.ObjectMeta{Name: name}}}:
@@ -313,6 +320,7 @@ func (t *tree) leaves(name corev1.ResourceName, ledger *Ledger, now time.Time) [
 		l.settled = known && s.counted && s.spec == l.share && s.hard == l.share
 		l.used = s.used
 		l.claim = max(l.share, s.spec, s.hard, s.used)
+		l.stirs = known && !ledger.quiet(tenant.Name, name, s, now)
 		l.demand = ledger.demanded(tenant.Name, name, s.used, now)
 		leaves = append(leaves, l)
 	}
@@ -334,18 +342,19 @@ func placed(tenant *api.Tenant) bool {
 	return false
 }
 
-// decide makes new shares, and returns the tenants that have others now, and how
-// soon the turn must pass on.
-func (r *Reconciler) decide(ctx context.Context, t *tree, turn int, now time.Time) ([]string, haste, error) {
+// decide makes new shares, and returns the tenants that have others now, how soon
+// the turn must pass on, and whether something must come to rest first.
+func (r *Reconciler) decide(ctx context.Context, t *tree, turn int, now time.Time) ([]string, haste, bool, error) {
 	l := r.Ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.seed(ctx); err != nil {
-		return nil, idle, err
+		return nil, idle, false, err
 	}
-	most, changed := idle, map[string]bool{}
+	most, changed, stirs := idle, map[string]bool{}, false
 	for _, name := range sortedKeys(t.limits) {
 		leaves := t.leaves(name, l, now)
+		stirs = stirs || slices.ContainsFunc(leaves, func(one leaf) bool { return one.stirs })
 		most = max(most, hasteOf(name, leaves, t.limits[name]))
 		for tenant, share := range allot(leaves, t.limits[name], grain(name), turn) {
 			if l.shares[tenant] == nil {
@@ -355,7 +364,7 @@ func (r *Reconciler) decide(ctx context.Context, t *tree, turn int, now time.Tim
 			changed[tenant] = true
 		}
 	}
-	return slices.Sorted(maps.Keys(changed)), most, nil
+	return slices.Sorted(maps.Keys(changed)), most, stirs, nil
 }
 
 // haste is how soon the next turn must come.
