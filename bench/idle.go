@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -144,7 +141,7 @@ func (t *tenant) memory() (memory, error) {
 	if err != nil {
 		return m, err
 	}
-	set, err := workingSetOf(t.pid)
+	set, err := proc.WorkingSet(t.pid)
 	m.workingSet = set / mib
 	return m, err
 }
@@ -245,52 +242,4 @@ func footprintsOf(all []idlers) (footprints, error) {
 		f.disk = append(f.disk, used)
 	}
 	return f, nil
-}
-
-// workingSetOf is what the kubelet calls the working set of the process's pod:
-// the cgroup's memory without inactive files.
-func workingSetOf(pid int) (float64, error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(content)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		switch {
-		case parts[1] == "memory":
-			pod := filepath.Join("/sys/fs/cgroup/memory", filepath.Dir(parts[2]))
-			return workingSetIn(pod, "memory.usage_in_bytes", "total_inactive_file")
-		case parts[1] == "":
-			pod := filepath.Join("/sys/fs/cgroup", filepath.Dir(parts[2]))
-			if _, err := os.Stat(filepath.Join(pod, "memory.current")); err == nil {
-				return workingSetIn(pod, "memory.current", "inactive_file")
-			}
-		}
-	}
-	return 0, fmt.Errorf("process %d is in no cgroup that counts memory", pid)
-}
-
-func workingSetIn(dir, usageFile, inactiveKey string) (float64, error) {
-	content, err := os.ReadFile(filepath.Join(dir, usageFile))
-	if err != nil {
-		return 0, err
-	}
-	usage, err := strconv.ParseFloat(strings.TrimSpace(string(content)), 64)
-	if err != nil {
-		return 0, err
-	}
-	stat, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(stat)) {
-		if rest, ok := strings.CutPrefix(strings.TrimSpace(line), inactiveKey+" "); ok {
-			inactive, err := strconv.ParseFloat(rest, 64)
-			return max(0, usage-inactive), err
-		}
-	}
-	return 0, fmt.Errorf("%s has no %s", dir, inactiveKey)
 }

@@ -152,9 +152,44 @@ func MemAvailable() (float64, error) { return kibs("/proc/meminfo", "MemAvailabl
 // CgroupCPUSeconds is the CPU time that was used in the parent of a process's
 // control group, and in all that are below.
 func CgroupCPUSeconds(pid int) (float64, error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	dir, second, err := parentCgroup(pid, "cpuacct", "cpu.stat")
 	if err != nil {
 		return 0, err
+	}
+	if second {
+		microseconds, err := field(filepath.Join(dir, "cpu.stat"), "usage_usec")
+		return microseconds / 1e6, err
+	}
+	nanoseconds, err := soleNumber(filepath.Join(dir, "cpuacct.usage"))
+	return nanoseconds / 1e9, err
+}
+
+// WorkingSet is what the kubelet calls the working set of a process's pod, in
+// bytes: the memory of the parent of its control group without inactive files.
+func WorkingSet(pid int) (float64, error) {
+	dir, second, err := parentCgroup(pid, "memory", "memory.current")
+	if err != nil {
+		return 0, err
+	}
+	usageFile, inactiveKey := "memory.usage_in_bytes", "total_inactive_file"
+	if second {
+		usageFile, inactiveKey = "memory.current", "inactive_file"
+	}
+	usage, err := soleNumber(filepath.Join(dir, usageFile))
+	if err != nil {
+		return 0, err
+	}
+	inactive, err := field(filepath.Join(dir, "memory.stat"), inactiveKey)
+	return max(0, usage-inactive), err
+}
+
+// parentCgroup is the directory of the parent of a process's control group, by the
+// name of a controller of version 1, or a file that version 2 has where it counts
+// the same; and whether it is of version 2.
+func parentCgroup(pid int, controller, file string) (dir string, second bool, err error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", false, err
 	}
 	for line := range strings.Lines(string(content)) {
 		// 4:cpuacct:/parent/child, or 0::/parent/child with version 2.
@@ -163,24 +198,25 @@ func CgroupCPUSeconds(pid int) (float64, error) {
 			continue
 		}
 		parent := filepath.Dir(parts[2])
-		switch controllers := strings.Split(parts[1], ","); {
-		case slices.Contains(controllers, "cpuacct"):
-			content, err := os.ReadFile(filepath.Join("/sys/fs/cgroup/cpuacct", parent, "cpuacct.usage"))
-			if err != nil {
-				return 0, err
+		if slices.Contains(strings.Split(parts[1], ","), controller) {
+			return filepath.Join("/sys/fs/cgroup", controller, parent), false, nil
+		}
+		if dir := filepath.Join("/sys/fs/cgroup", parent); parts[1] == "" {
+			if _, err := os.Stat(filepath.Join(dir, file)); err == nil {
+				return dir, true, nil
 			}
-			nanoseconds, err := strconv.ParseFloat(strings.TrimSpace(string(content)), 64)
-			return nanoseconds / 1e9, err
-		case parts[1] == "":
-			path := filepath.Join("/sys/fs/cgroup", parent, "cpu.stat")
-			microseconds, err := field(path, "usage_usec")
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			return microseconds / 1e6, err
 		}
 	}
-	return 0, fmt.Errorf("process %d is in no control group that counts CPU time", pid)
+	return "", false, fmt.Errorf("process %d is in no control group that counts %s", pid, controller)
+}
+
+// soleNumber reads a file that is one number.
+func soleNumber(path string) (float64, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseFloat(strings.TrimSpace(string(text)), 64)
 }
 
 // field reads a line "key 123".

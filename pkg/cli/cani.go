@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -351,15 +350,6 @@ func source(r right) string {
 		return r.Reason
 	}
 	return "the host says so"
-}
-
-func (o *canIOptions) printJSON(object any) error {
-	content, err := json.MarshalIndent(object, "", "  ")
-	if err != nil {
-		return err
-	}
-	o.printf("%s\n", content)
-	return nil
 }
 
 func (o *canIOptions) printList(answers []answer) error {

@@ -145,14 +145,18 @@ Interrupted and run again with the same flags, it goes on where it was.`,
 	return cmd
 }
 
-func exactlyOneName(_ *cobra.Command, args []string) error {
-	switch len(args) {
-	case 0:
+func exactlyOneName(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
 		return errors.New("the name of the tenant is missing")
-	case 1:
-		return nil
 	}
-	return fmt.Errorf("one name is enough, and there are %d: %s", len(args), strings.Join(args, " "))
+	return atMostOneName(cmd, args)
+}
+
+func atMostOneName(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("one name is enough, and there are %d: %s", len(args), strings.Join(args, " "))
+	}
+	return nil
 }
 
 func completeValues(cmd *cobra.Command, flag string, values ...string) {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -33,13 +32,8 @@ NAME, of all tenants that you may see.
 
 A request that is refused for want of quota is refused because of the one that is
 named: more of it is given by whoever manages the tenant above that one.`,
-		Example: examples(a.name, "%[1]s quota\n%[1]s quota team1\n%[1]s quota team1 -o json"),
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return fmt.Errorf("one name is enough, and there are %d: %s", len(args), strings.Join(args, " "))
-			}
-			return nil
-		},
+		Example:           examples(a.name, "%[1]s quota\n%[1]s quota team1\n%[1]s quota team1 -o json"),
+		Args:              atMostOneName,
 		ValidArgsFunction: a.completeTenants(false),
 		RunE: a.run(func(ctx context.Context, args []string) error {
 			if len(args) > 0 {
@@ -171,12 +165,7 @@ func (o *quotaOptions) print(all []quotaUse) error {
 		if all == nil {
 			all = []quotaUse{}
 		}
-		content, err := json.MarshalIndent(all, "", "  ")
-		if err != nil {
-			return err
-		}
-		o.printf("%s\n", content)
-		return nil
+		return o.printJSON(all)
 	}
 	if len(all) == 0 {
 		if o.name != "" {

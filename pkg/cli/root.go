@@ -5,6 +5,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -134,6 +135,16 @@ func (a *app) forwardSignals(to func(os.Signal)) (stop func()) {
 // nobody left to tell.
 func (a *app) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(a.Stdout, format, args...)
+}
+
+// printJSON writes what is no object of an API.
+func (a *app) printJSON(value any) error {
+	content, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return err
+	}
+	a.printf("%s\n", content)
+	return nil
 }
 
 // warnf writes what is not output.

@@ -35,13 +35,8 @@ that you may see, or one with what is below it.
 
 The usage of a tenant is that of itself and all below it. It is shown for what the
 tenant has a quota of.`,
-		Example: examples(a.name, "%[1]s tree\n%[1]s tree team1\n%[1]s tree -o json"),
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return fmt.Errorf("one name is enough, and there are %d: %s", len(args), strings.Join(args, " "))
-			}
-			return nil
-		},
+		Example:           examples(a.name, "%[1]s tree\n%[1]s tree team1\n%[1]s tree -o json"),
+		Args:              atMostOneName,
 		ValidArgsFunction: a.completeTenants(false),
 		RunE: a.run(func(ctx context.Context, args []string) error {
 			if len(args) > 0 {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,12 +81,7 @@ func (o *versionOptions) run(ctx context.Context) error {
 func (o *versionOptions) write(all versions) error {
 	switch o.output.format {
 	case "json":
-		content, err := json.MarshalIndent(all, "", "  ")
-		if err != nil {
-			return err
-		}
-		o.printf("%s\n", content)
-		return nil
+		return o.printJSON(all)
 	case "yaml":
 		content, err := yaml.Marshal(all)
 		if err != nil {

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-
 	"k8s.io/client-go/rest"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"

@@ -57,8 +57,9 @@ type storageBackend struct {
 type openedStorage struct {
 	member *etcdserver.EtcdServer
 	client *clientv3.Client
-	// quiet is the client of resources that seldom change, and custom those of
-	// custom resources.
+	// busy resources have clients of their own. quiet is the client of those that
+	// seldom change, and custom are those of custom resources.
+	busy   sets.Set[schema.GroupResource]
 	quiet  *etcdkubernetes.Client
 	custom [customClients]*etcdkubernetes.Client
 	// compactor drops old revisions.
@@ -73,6 +74,7 @@ func (b *storageBackend) open(storage *etcd) {
 	opened := &openedStorage{
 		member:    storage.server.Server,
 		client:    storage.client,
+		busy:      busyResources(),
 		quiet:     newStorageClient(storage.server.Server),
 		compactor: etcd3.NewCompactor(storage.client, compactionInterval, clock.RealClock{}, nil),
 	}
@@ -109,7 +111,7 @@ func busyResources() sets.Set[schema.GroupResource] {
 // clientOf is the client of a store. A watch of a client is a dozen goroutines,
 // and all watches of a client share them.
 func (o *openedStorage) clientOf(resource schema.GroupResource) (client *etcdkubernetes.Client, done func()) {
-	if busyResources().Has(resource) {
+	if o.busy.Has(resource) {
 		client = newStorageClient(o.member)
 		return client, func() { _ = client.Close() }
 	}

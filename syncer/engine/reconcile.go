@@ -274,26 +274,7 @@ func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[tr
 	lost := r.kind.Lost != nil && r.kind.Lost(e.Tenant, virtual)
 	switch {
 	case virtual.GetDeletionTimestamp() != nil && host == nil:
-		want := virtual
-		grace := virtual.GetDeletionGracePeriodSeconds()
-		kept := grace != nil && *grace == 0 // Only finalizers keep it.
-		if kept && r.kind.Parting != nil {
-			want = r.kind.Parting(virtual)
-		}
-		if kept && equality.Semantic.DeepEqual(virtual, want) {
-			return true, nil
-		}
-		found, err := e.unseen(ctx, r)
-		if err != nil {
-			return true, err
-		}
-		if found != nil {
-			return true, errors.Join(e.deleteHost(ctx, r, found, virtual.GetDeletionGracePeriodSeconds()), errAgain)
-		}
-		if kept {
-			return true, e.writeVirtual(ctx, r, virtual, want)
-		}
-		return true, e.deleteVirtual(ctx, r, virtual, ptr.To[int64](0))
+		return true, e.outlive(ctx, r, virtual)
 	case virtual.GetDeletionTimestamp() != nil:
 		if err := e.deleteHost(ctx, r, host, virtual.GetDeletionGracePeriodSeconds()); err != nil {
 			return true, err
@@ -319,6 +300,31 @@ func (e *Engine) endOfLife(ctx context.Context, r request, in translate.Input[tr
 		return true, nil // It will be made again when it is gone.
 	}
 	return false, nil
+}
+
+// outlive ends a virtual object that is being deleted and whose host object is
+// gone. If only finalizers keep it, what it shows must be true without one.
+func (e *Engine) outlive(ctx context.Context, r request, virtual translate.Object) error {
+	grace := virtual.GetDeletionGracePeriodSeconds()
+	end := func() error { return e.deleteVirtual(ctx, r, virtual, ptr.To[int64](0)) }
+	if grace != nil && *grace == 0 {
+		if r.kind.Parting == nil {
+			return nil
+		}
+		want := r.kind.Parting(virtual)
+		if equality.Semantic.DeepEqual(virtual, want) {
+			return nil
+		}
+		end = func() error { return e.writeVirtual(ctx, r, virtual, want) }
+	}
+	found, err := e.unseen(ctx, r)
+	if err != nil {
+		return err
+	}
+	if found != nil {
+		return errors.Join(e.deleteHost(ctx, r, found, grace), errAgain)
+	}
+	return end()
 }
 
 // unseen reads a host object that the cache does not have: it may be behind,

@@ -37,15 +37,15 @@ func (s *Server) handler() http.Handler {
 	}
 	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", s.forward(subresource{"log", logOptions}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
-	mux.HandleFunc("GET /pods", s.pods)
-	mux.HandleFunc("GET /metrics", s.metrics)
-	mux.HandleFunc("GET /stats/summary", s.summary)
-	mux.HandleFunc("/", s.unknown)
+	mux.HandleFunc("GET /pods", s.onNode(s.pods))
+	mux.HandleFunc("GET /metrics", s.onNode(s.metrics))
+	if s.options.Usage != nil {
+		mux.HandleFunc("GET /stats/summary", s.onNode(s.summary))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, fmt.Sprintf("virtual nodes do not serve %s: they have exec, attach, port-forward, logs, /pods, /metrics, /stats/summary and /healthz", r.URL.Path), http.StatusNotFound)
+	})
 	return mux
-}
-
-func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
-	http.Error(w, fmt.Sprintf("virtual nodes do not serve %s: they have exec, attach, port-forward, logs, /pods, /metrics, /stats/summary and /healthz", r.URL.Path), http.StatusNotFound)
 }
 
 // subresource of a host pod, and how the kubelet's parameters become its

@@ -10,17 +10,7 @@ import (
 // metrics serves those of the kubelet's own metrics that say something about a
 // virtual node. The others would tell of the host's kubelet, and by that of
 // other tenants.
-func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
-	node, err := s.nodeOf(r)
-	if err != nil {
-		writeError(w, r, err)
-		return
-	}
-	pods, err := s.podsOf(r.Context(), node)
-	if err != nil {
-		writeError(w, r, err)
-		return
-	}
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request, node *corev1.Node, pods *corev1.PodList) {
 	registry := nodeMetrics(node, pods.Items)
 	metrics.HandlerFor(registry, metrics.HandlerOpts{}).ServeHTTP(w, r)
 }

@@ -106,20 +106,31 @@ func (p *pod) inVirtualNames(text, hostNamespace string) string {
 	).Replace(text)
 }
 
-// pods lists what is bound to the virtual node that was dialed.
-func (s *Server) pods(w http.ResponseWriter, r *http.Request) {
-	node, err := s.nodeOf(r)
-	if err != nil {
-		writeError(w, r, err)
-		return
+// onNode serves what is about the virtual node that was dialed, and the pods that
+// are bound to it.
+func (s *Server) onNode(serve func(http.ResponseWriter, *http.Request, *corev1.Node, *corev1.PodList)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		node, err := s.nodeOf(r)
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
+		pods, err := s.podsOf(r.Context(), node)
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
+		serve(w, r, node, pods)
 	}
-	list, err := s.podsOf(r.Context(), node)
-	if err != nil {
-		writeError(w, r, err)
-		return
-	}
+}
+
+func (s *Server) pods(w http.ResponseWriter, _ *http.Request, _ *corev1.Node, pods *corev1.PodList) {
+	writeJSON(w, pods)
+}
+
+func writeJSON(w http.ResponseWriter, value any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(list) // it fails when the client has gone
+	_ = json.NewEncoder(w).Encode(value) // it fails when the client has gone
 }
 
 // nodeOf finds the virtual node that was dialed.

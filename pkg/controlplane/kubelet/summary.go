@@ -1,7 +1,6 @@
 package kubelet
 
 import (
-	"encoding/json"
 	"net/http"
 	"slices"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	quota "k8s.io/apiserver/pkg/quota/v1"
 	statsv1alpha1 "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 	"k8s.io/utils/ptr"
@@ -19,21 +19,7 @@ import (
 // summary serves what the tenant's pods on a virtual node use, as far as the host
 // lets it be known: processors and memory at a moment. What a kubelet has beside
 // that, of the node itself, file systems and networks, is the host's.
-func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
-	if s.options.Usage == nil {
-		s.unknown(w, r)
-		return
-	}
-	node, err := s.nodeOf(r)
-	if err != nil {
-		writeError(w, r, err)
-		return
-	}
-	pods, err := s.podsOf(r.Context(), node)
-	if err != nil {
-		writeError(w, r, err)
-		return
-	}
+func (s *Server) summary(w http.ResponseWriter, r *http.Request, node *corev1.Node, pods *corev1.PodList) {
 	usage, err := s.options.Usage(r.Context(), node.Name)
 	if apierrors.IsServiceUnavailable(err) {
 		err = &requestError{http.StatusServiceUnavailable, err.Error()}
@@ -42,9 +28,7 @@ func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
 		writeError(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	// An error is that of a client that went away.
-	_ = json.NewEncoder(w).Encode(summaryOf(node, pods.Items, usage))
+	writeJSON(w, summaryOf(node, pods.Items, usage))
 }
 
 // summaryOf puts pods and what was measured of them together. The node's part is
@@ -76,11 +60,11 @@ func summaryOf(node *corev1.Node, pods []corev1.Pod, usage []metricsv1beta1.PodM
 			stats.Containers = append(stats.Containers, statsv1alpha1.ContainerStats{
 				Name: container.Name, StartTime: startOf(pod, container.Name, stats.StartTime), CPU: cpu, Memory: memory,
 			})
-			add(of, container.Usage)
+			of = quota.Add(of, container.Usage)
 		}
 		stats.CPU, stats.Memory = statsOf(found.Timestamp.Time, of)
 		summary.Pods = append(summary.Pods, stats)
-		add(sum, of)
+		sum = quota.Add(sum, of)
 		if oldest.IsZero() || found.Timestamp.Time.Before(oldest) {
 			oldest = found.Timestamp.Time
 		}
@@ -112,12 +96,4 @@ func startOf(pod *corev1.Pod, container string, otherwise metav1.Time) metav1.Ti
 		}
 	}
 	return otherwise
-}
-
-func add(sum, more corev1.ResourceList) {
-	for name, used := range more {
-		total := sum[name]
-		total.Add(used)
-		sum[name] = total
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	quota "k8s.io/apiserver/pkg/quota/v1"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
@@ -150,11 +151,7 @@ func table(objects []runtime.Object) *metav1.Table {
 		case *metricsv1beta1.PodMetrics:
 			meta, window = o.ObjectMeta, o.Window
 			for _, container := range o.Containers {
-				for name, used := range container.Usage {
-					sum := usage[name]
-					sum.Add(used)
-					usage[name] = sum
-				}
+				usage = quota.Add(usage, container.Usage)
 			}
 		}
 		out.Rows = append(out.Rows, metav1.TableRow{

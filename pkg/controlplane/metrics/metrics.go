@@ -27,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	quota "k8s.io/apiserver/pkg/quota/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
@@ -294,11 +295,7 @@ func share(node *corev1.Node, pods []podMetrics) metricsv1beta1.NodeMetrics {
 			first = false
 		}
 		for _, container := range pod.metrics.Containers {
-			for name, used := range container.Usage {
-				sum := out.Usage[name]
-				sum.Add(used)
-				out.Usage[name] = sum
-			}
+			out.Usage = quota.Add(out.Usage, container.Usage)
 		}
 	}
 	return out
