@@ -39,6 +39,7 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -75,6 +76,13 @@ type managedHost struct {
 	charts string
 	// wrap, if set, comes between the manager that is started next and the host.
 	wrap func(http.RoundTripper) http.RoundTripper
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv("SUBLET_TEST_LOG") == "" {
+		klog.SetLogger(logr.Discard()) // control planes have a lot to say
+	}
+	os.Exit(m.Run())
 }
 
 func startManagedHost(t *testing.T) *managedHost {

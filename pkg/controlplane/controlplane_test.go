@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/google/pprof/profile"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -39,6 +40,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregatorclient "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
 
@@ -59,6 +61,9 @@ func TestMain(m *testing.M) {
 		os.Exit(helper(putUntilKilled))
 	case "emulated":
 		os.Exit(helper(showEmulated))
+	}
+	if os.Getenv("SUBLET_TEST_LOG") == "" {
+		klog.SetLogger(logr.Discard()) // control planes have a lot to say
 	}
 	os.Exit(m.Run())
 }

@@ -10,11 +10,13 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -29,6 +31,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/retry"
+	"k8s.io/klog/v2"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
 	"github.com/sublet-dev/sublet/pkg/controlplane"
@@ -45,6 +48,13 @@ const (
 	serviceCIDR   = "10.96.0.0/16"
 	patience      = 30 * time.Second
 )
+
+func TestMain(m *testing.M) {
+	if os.Getenv("SUBLET_TEST_LOG") == "" {
+		klog.SetLogger(logr.Discard()) // control planes have a lot to say
+	}
+	os.Exit(m.Run())
+}
 
 // planes are a host and a tenant with a syncer between them.
 type planes struct {
