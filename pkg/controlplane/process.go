@@ -21,6 +21,7 @@ import (
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/component-base/featuregate"
 	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/klog/v2"
 
 	"github.com/sublet-dev/sublet/pkg/version"
 
@@ -50,12 +51,18 @@ type processSettings struct {
 // once.
 const settleTime = 30 * time.Second
 
+// idleSlack is how late timers may be in a process that waits for them: little
+// against the half seconds and minutes that they are set for.
+const idleSlack = 50 * time.Millisecond
+
 // How much a heap may grow, in per cent, until it is collected, and what is
-// allocated in a second by a process that is not idle.
+// allocated in a second by a process that is not idle, or works at its utmost.
 const (
-	busyGrowth = 50
 	idleGrowth = 20
+	busyGrowth = 50
 	busyRate   = 512 << 10
+	rushGrowth = 200
+	rushRate   = 16 << 20
 )
 
 // Tune makes the garbage collector of this process collect at half the usual
@@ -65,13 +72,15 @@ const (
 // spread over a heap twice as big.
 func Tune() {
 	debug.SetGCPercent(busyGrowth)
-	p := &pace{growth: busyGrowth, at: time.Now(), allocated: allocated()}
+	now := time.Now()
+	p := &pace{begun: now, growth: busyGrowth, at: now, allocated: allocated()}
 	p.follow()
 }
 
 // pace is that of allocation. It is unreachable but for its finalizer, which so
 // runs after each collection, without a timer.
 type pace struct {
+	begun     time.Time
 	growth    int
 	at        time.Time
 	allocated uint64
@@ -87,7 +96,11 @@ func (p *pace) follow() {
 // collected is told the time and all bytes ever allocated.
 func (p *pace) collected(now time.Time, allocated uint64, set func(percent int) int) {
 	wanted := idleGrowth
-	if elapsed := now.Sub(p.at).Seconds(); float64(allocated-p.allocated) > busyRate*elapsed {
+	elapsed := now.Sub(p.at).Seconds()
+	switch grown := float64(allocated - p.allocated); {
+	case grown > rushRate*elapsed && now.Sub(p.begun) > settleTime:
+		wanted = rushGrowth // not at the start, whose heap is meant to stay small
+	case grown > busyRate*elapsed:
 		wanted = busyGrowth
 	}
 	p.at, p.allocated = now, allocated
@@ -103,11 +116,17 @@ func allocated() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// Settle gives back what starting needed, now and once things have settled. It is
-// for the one who owns the process, after Start has returned.
+// Settle gives back what starting needed, now and once things have settled; from
+// then on the process wakes up less often. It is for the one who owns the
+// process, after Start has returned.
 func Settle() {
 	debug.FreeOSMemory()
-	time.AfterFunc(settleTime, debug.FreeOSMemory)
+	time.AfterFunc(settleTime, func() {
+		debug.FreeOSMemory()
+		if err := setTimerSlack(idleSlack); err != nil {
+			klog.Background().Error(err, "Could not set the timer slack, idling takes more CPU than it has to")
+		}
+	})
 }
 
 // setProcess applies the settings that are global in the libraries. It is

@@ -46,6 +46,7 @@ func runControlPlane(ctx context.Context, c Config) error {
 		ServerIPs:        []net.IP{c.Address.AsSlice()},
 		ServiceCIDRs:     []string{ServiceCIDR().String()},
 		ClusterDomain:    ClusterDomain,
+		Profiling:        true, // as a kube-apiserver that is told nothing
 	})
 	if err != nil {
 		return fmt.Errorf("start the control plane: %w", err)
