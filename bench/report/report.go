@@ -106,7 +106,7 @@ func Budgets() map[string]Budget {
 type Measured struct {
 	Value   float64   `json:"value"`
 	Spread  Spread    `json:"spread"`
-	Samples []float64 `json:"samples"`
+	Samples []float64 `json:"samples,omitempty"`
 }
 
 // Result is one metric.

@@ -32,6 +32,23 @@ func Read(dir, name string) (*Result, error) {
 	return r, nil
 }
 
+// fewSamples are as many as a file that people keep has of one metric.
+const fewSamples = 20
+
+// brief leaves out samples where there are many: their own files have them.
+func (r Result) brief() Result {
+	leaveOut := func(m *Measured) *Measured {
+		if m == nil || len(m.Samples) <= fewSamples {
+			return m
+		}
+		short := *m
+		short.Samples = nil
+		return &short
+	}
+	r.Measured, r.Host, r.Separate = *leaveOut(&r.Measured), leaveOut(r.Host), leaveOut(r.Separate)
+	return r
+}
+
 // Merge reads the results that a file keeps, puts those of dir in the place of
 // older ones, and writes the file anew. It keeps what is not in dir: so a page can
 // be made of several runs, also of those of other checkouts.
@@ -67,7 +84,7 @@ func Merge(file, dir string, names []string) (map[string]Result, error) {
 	var list []Result
 	for _, name := range names {
 		if r, ok := kept[name]; ok {
-			list = append(list, r)
+			list = append(list, r.brief())
 		}
 	}
 	if content, err = json.MarshalIndent(list, "", " "); err != nil {
