@@ -72,9 +72,15 @@ func (s *suite) newTenantBy(t *testing.T, name string, args ...string) *tenant {
 	return tn
 }
 
-// cleanUp deletes a tenant if it is there. Without its context the test's has
-// ended.
+// cleanUp deletes a tenant if it is there.
 func (s *suite) cleanUp(t *testing.T, name string) {
+	t.Helper()
+	s.remove(t, name, s.diagnose)
+}
+
+// remove deletes a tenant if it is there, and diagnoses it first when the test
+// failed. Without its context the test's has ended.
+func (s *suite) remove(t *testing.T, name string, diagnose func(t *testing.T, ctx context.Context, name string), flags ...string) {
 	t.Helper()
 	if os.Getenv("SUBLET_E2E_KEEP") != "" {
 		return
@@ -82,9 +88,10 @@ func (s *suite) cleanUp(t *testing.T, name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if t.Failed() {
-		s.diagnose(t, ctx, name)
+		diagnose(t, ctx, name)
 	}
-	if r := s.run(t, ctx, nil, "delete", name, "--yes", "--ignore-not-found"); r.code != 0 {
+	args := append([]string{"delete", name, "--yes", "--ignore-not-found"}, flags...)
+	if r := s.run(t, ctx, nil, args...); r.code != 0 {
 		t.Errorf("delete tenant %s: %s%s", name, r.stdout, r.stderr)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -62,21 +61,14 @@ func (s *suite) grow(t *testing.T, tenants ...*api.Tenant) {
 	}
 }
 
-// fell deletes a tenant that grow made. Without its context the test's has ended.
+// fell deletes a tenant that grow made, and those below.
 func (s *suite) fell(t *testing.T, name string) {
 	t.Helper()
-	if os.Getenv("SUBLET_E2E_KEEP") != "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	if t.Failed() {
+	s.remove(t, name, func(t *testing.T, ctx context.Context, name string) {
+		t.Helper()
 		out, _ := s.command(ctx, s.path("bin/sublet"), "describe", name).CombinedOutput()
 		t.Logf("sublet describe %s\n%s", name, out)
-	}
-	if r := s.run(t, ctx, nil, "delete", name, "--cascade", "--yes", "--ignore-not-found"); r.code != 0 {
-		t.Errorf("delete tenant %s and those below: %s%s", name, r.stdout, r.stderr)
-	}
+	}, "--cascade")
 }
 
 func folderTenant(name, parent string, members ...api.Member) *api.Tenant {
