@@ -29,6 +29,7 @@ func (r *Reconciler) bring(ctx context.Context, s *round, t *target, ref *api.Ef
 	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("read template %q: %w", ref.Name, err)
 	}
+	s.saw(tmpl)
 	entry := s.entry(ref.Name)
 	if !ref.Sync && entry.AppliedAt != nil {
 		// What it made is the tenant's now.
@@ -179,6 +180,9 @@ func (r *Reconciler) put(ctx context.Context, s *round, t *target, ref *api.Effe
 	}
 	if err := t.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(sent), options...); err != nil {
 		r.made.drop(s.tenant.Name, id)
+		if meta.IsNoMatchError(err) {
+			t.definitions.await(ctx, s.tenant.Name, object.GroupVersionKind().Group)
+		}
 		return trouble(object, err)
 	}
 	r.made.set(s.tenant.Name, id, written{template: ref.Name, intent: intent, version: sent.GetResourceVersion()})

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
+	"github.com/sublet-dev/sublet/pkg/template"
 )
 
 // memory is what was last written, by tenant. An object that is still as it was
@@ -51,4 +52,33 @@ func (m *memory) forget(tenant string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.tenants, tenant)
+}
+
+// inputs are the hashes of what people wanted of each tenant when it was last
+// looked at.
+type inputs struct {
+	mu      sync.Mutex
+	tenants map[string]string
+}
+
+// changed says whether something else is wanted than the last time.
+func (i *inputs) changed(tenant string, input []any) bool {
+	// What cannot be hashed counts as a change; nothing of it cannot.
+	hash, err := template.Revision(input...)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if before, known := i.tenants[tenant]; known && before == hash && err == nil {
+		return false
+	}
+	if i.tenants == nil {
+		i.tenants = map[string]string{}
+	}
+	i.tenants[tenant] = hash
+	return true
+}
+
+func (i *inputs) forget(tenant string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.tenants, tenant)
 }

@@ -53,6 +53,14 @@ func (r *Reconciler) plan(ctx context.Context, t *target, tenant *api.Tenant, tm
 			return nil, trouble
 		}
 	}
+	place.Namespaced = func(kind schema.GroupVersionKind) (bool, error) {
+		namespaced, err := t.place.Namespaced(kind)
+		var unknown *template.UnknownKind
+		if errors.As(err, &unknown) {
+			t.definitions.await(ctx, tenant.Name, kind.Group)
+		}
+		return namespaced, err
+	}
 	if trouble := p.put(tmpl.Name, place); trouble != nil {
 		return nil, trouble
 	}

@@ -56,6 +56,7 @@ type Reconciler struct {
 	Now func() time.Time
 
 	made    memory
+	inputs  inputs
 	hosts   *host
 	virtual virtuals
 	changed chan event.GenericEvent
@@ -102,8 +103,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	return r.again(s), r.write(ctx, s)
 }
 
-// again is when to look again.
+// again is when to look again. Who waits longer and longer need not once something
+// else is wanted.
 func (r *Reconciler) again(s *round) ctrl.Result {
+	if r.inputs.changed(s.tenant.Name, s.input) {
+		r.retries.Forget(s.tenant.Name)
+	}
 	if s.failed {
 		return ctrl.Result{RequeueAfter: r.retries.When(s.tenant.Name)}
 	}
@@ -160,6 +165,8 @@ func (r *Reconciler) takeAway(ctx context.Context, s *round, t *target, wanted [
 
 func (r *Reconciler) forget(tenant string) {
 	r.made.forget(tenant)
+	r.inputs.forget(tenant)
+	r.hosts.definitions.forget(tenant)
 	r.virtual.drop(tenant)
 	r.retries.Forget(tenant)
 }

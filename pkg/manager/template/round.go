@@ -50,10 +50,18 @@ type round struct {
 	// failed asks for another attempt, after for a look some time later.
 	failed bool
 	after  time.Duration
+	// input is what people want, as far as it was looked at.
+	input []any
 }
 
 func newRound(tenant *api.Tenant) *round {
-	return &round{tenant: tenant, entries: tenant.DeepCopy().Status.Templates}
+	s := &round{tenant: tenant, entries: tenant.DeepCopy().Status.Templates}
+	s.input = append(s.input, tenant.UID, tenant.Generation, tenant.Labels, tenant.Status.Path, effective(tenant))
+	return s
+}
+
+func (s *round) saw(tmpl *api.Template) {
+	s.input = append(s.input, tmpl.UID, tmpl.Generation)
 }
 
 // entry is that of a template; a new one at first. It is good until the next

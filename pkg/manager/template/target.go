@@ -54,6 +54,8 @@ type target struct {
 	place   template.Place
 	watches *watches
 	facts   *facts
+	// definitions tell of kinds that were missing.
+	definitions *definitions
 	// since is when the rights were given.
 	since time.Time
 }
@@ -137,9 +139,10 @@ func (r *Reconciler) target(ctx context.Context, tenant *api.Tenant) (*target, e
 
 // host is what the tenants with a namespace on the host share.
 type host struct {
-	config  *rest.Config
-	watches *watches
-	facts   *facts
+	config      *rest.Config
+	watches     *watches
+	facts       *facts
+	definitions *definitions
 }
 
 // newHost prepares the host. Its watches end with ctx.
@@ -160,6 +163,7 @@ func (r *Reconciler) newHost(ctx context.Context) (*host, error) {
 		watches: newWatches(ctx, metadatas, r.mayWatch, func(kind schema.GroupVersionKind, object *metav1.PartialObjectMetadata) {
 			r.noticeOnHost(ctx, kind, object)
 		}),
+		definitions: &definitions{ctx: ctx, client: metadatas, allowed: r.mayWatch, came: func(tenant string) { r.startOver(ctx, tenant) }},
 	}, nil
 }
 
@@ -208,11 +212,12 @@ func (r *Reconciler) hostTarget(ctx context.Context, tenant *api.Tenant) (*targe
 		return nil, err
 	}
 	return &target{
-		client:  c,
-		place:   template.Place{Namespace: tenant.Status.Namespace, Only: true, Namespaced: namespacedIn(r.Mapper)},
-		watches: r.hosts.watches,
-		facts:   r.hosts.facts,
-		since:   binding.CreationTimestamp.Time,
+		client:      c,
+		place:       template.Place{Namespace: tenant.Status.Namespace, Only: true, Namespaced: namespacedIn(r.Mapper)},
+		watches:     r.hosts.watches,
+		facts:       r.hosts.facts,
+		definitions: r.hosts.definitions,
+		since:       binding.CreationTimestamp.Time,
 	}, nil
 }
 
@@ -322,6 +327,7 @@ func (r *Reconciler) connect(ctx context.Context, tenant string, secret *corev1.
 			watches: newWatches(ctx, metadatas, anything, func(kind schema.GroupVersionKind, object *metav1.PartialObjectMetadata) {
 				r.notice(ctx, tenant, kind, object)
 			}),
+			definitions: &definitions{ctx: ctx, client: metadatas, allowed: anything, came: func(tenant string) { r.startOver(ctx, tenant) }},
 		},
 		close: func() {
 			cancel()

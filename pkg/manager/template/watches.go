@@ -151,6 +151,16 @@ func (r *Reconciler) notice(ctx context.Context, tenant string, kind schema.Grou
 	if last, known := r.made.get(tenant, id); !known || last.version == object.ResourceVersion {
 		return
 	}
+	r.lookAgain(ctx, tenant)
+}
+
+// startOver has a tenant looked at as if nothing had failed yet.
+func (r *Reconciler) startOver(ctx context.Context, tenant string) {
+	r.retries.Forget(tenant)
+	r.lookAgain(ctx, tenant)
+}
+
+func (r *Reconciler) lookAgain(ctx context.Context, tenant string) {
 	select {
 	case r.changed <- event.GenericEvent{Object: named(tenant)}:
 	case <-ctx.Done():
