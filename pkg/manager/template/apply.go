@@ -158,7 +158,7 @@ func (r *Reconciler) put(ctx context.Context, s *round, t *target, ref *api.Effe
 	last, known := r.made.get(s.tenant.Name, id)
 	known = known && last.template == ref.Name
 	if ref.Sync {
-		t.watch(ctx, object.GroupVersionKind())
+		t.watch(ctx, s.tenant.Name, object.GroupVersionKind())
 		if known && last.intent == intent && t.holds(object, last.version) {
 			return nil
 		}

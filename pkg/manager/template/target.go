@@ -62,9 +62,9 @@ type target struct {
 
 func (t *target) isNew(now time.Time) bool { return now.Sub(t.since) < newFor }
 
-func (t *target) watch(ctx context.Context, kind schema.GroupVersionKind) {
+func (t *target) watch(ctx context.Context, tenant string, kind schema.GroupVersionKind) {
 	if mapping, err := t.client.RESTMapper().RESTMapping(kind.GroupKind(), kind.Version); err == nil {
-		t.watches.ensure(ctx, mapping.Resource, kind)
+		t.watches.ensure(ctx, tenant, mapping.Resource, kind)
 	}
 }
 
@@ -162,7 +162,7 @@ func (r *Reconciler) newHost(ctx context.Context) (*host, error) {
 		facts:  &facts{discovery: discoverer},
 		watches: newWatches(ctx, metadatas, r.mayWatch, func(kind schema.GroupVersionKind, object *metav1.PartialObjectMetadata) {
 			r.noticeOnHost(ctx, kind, object)
-		}),
+		}, func(tenant string) { r.lookAgain(ctx, tenant) }),
 		definitions: &definitions{ctx: ctx, client: metadatas, allowed: r.mayWatch, came: func(tenant string) { r.startOver(ctx, tenant) }},
 	}, nil
 }
@@ -326,7 +326,7 @@ func (r *Reconciler) connect(ctx context.Context, tenant string, secret *corev1.
 			facts:  &facts{discovery: discoverer},
 			watches: newWatches(ctx, metadatas, anything, func(kind schema.GroupVersionKind, object *metav1.PartialObjectMetadata) {
 				r.notice(ctx, tenant, kind, object)
-			}),
+			}, func(tenant string) { r.lookAgain(ctx, tenant) }),
 			definitions: &definitions{ctx: ctx, client: metadatas, allowed: anything, came: func(tenant string) { r.startOver(ctx, tenant) }},
 		},
 		close: func() {

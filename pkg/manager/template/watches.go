@@ -25,6 +25,8 @@ type watches struct {
 	client  metadata.Interface
 	allowed func(context.Context, schema.GroupVersionResource) bool
 	changed func(schema.GroupVersionKind, *metav1.PartialObjectMetadata)
+	// began is told of each tenant that used a kind before it was seen.
+	began func(tenant string)
 
 	mu    sync.Mutex
 	kinds map[schema.GroupVersionResource]*kindWatch
@@ -34,19 +36,25 @@ type kindWatch struct {
 	// informer is nil when the kind may not be watched, as was found at asked.
 	informer cache.SharedIndexInformer
 	asked    time.Time
+	// unseen are the tenants that use it, until all of its objects are seen. What
+	// happens to theirs meanwhile is no change of anything that was known.
+	unseen map[string]bool
 }
 
 func newWatches(ctx context.Context, c metadata.Interface, allowed func(context.Context, schema.GroupVersionResource) bool,
-	changed func(schema.GroupVersionKind, *metav1.PartialObjectMetadata),
+	changed func(schema.GroupVersionKind, *metav1.PartialObjectMetadata), began func(tenant string),
 ) *watches {
-	return &watches{ctx: ctx, client: c, allowed: allowed, changed: changed, kinds: map[schema.GroupVersionResource]*kindWatch{}}
+	return &watches{ctx: ctx, client: c, allowed: allowed, changed: changed, began: began, kinds: map[schema.GroupVersionResource]*kindWatch{}}
 }
 
-// ensure watches a kind from now on, if that is allowed.
-func (w *watches) ensure(ctx context.Context, resource schema.GroupVersionResource, kind schema.GroupVersionKind) {
+// ensure watches a kind from now on for a tenant, if that is allowed.
+func (w *watches) ensure(ctx context.Context, tenant string, resource schema.GroupVersionResource, kind schema.GroupVersionKind) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	known := w.kinds[resource]
+	if known != nil && known.unseen != nil {
+		known.unseen[tenant] = true
+	}
 	if known != nil && (known.informer != nil || time.Since(known.asked) < refusedFor) {
 		return
 	}
@@ -67,8 +75,26 @@ func (w *watches) ensure(ctx context.Context, resource schema.GroupVersionResour
 		// A virtual cluster may be away for a while; the informer tries again.
 	})
 	_, _ = informer.AddEventHandler(w.handler(kind))
-	w.kinds[resource] = &kindWatch{informer: informer}
+	known = &kindWatch{informer: informer, unseen: map[string]bool{tenant: true}}
+	w.kinds[resource] = known
 	go informer.RunWithContext(w.ctx)
+	go w.awaitSync(known)
+}
+
+// awaitSync has the tenants looked at that used a kind before it was seen.
+func (w *watches) awaitSync(known *kindWatch) {
+	select {
+	case <-known.informer.HasSyncedChecker().Done():
+	case <-w.ctx.Done():
+		return
+	}
+	w.mu.Lock()
+	tenants := known.unseen
+	known.unseen = nil
+	w.mu.Unlock()
+	for tenant := range tenants {
+		w.began(tenant)
+	}
 }
 
 func (w *watches) handler(kind schema.GroupVersionKind) cache.ResourceEventHandler {
