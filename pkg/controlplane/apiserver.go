@@ -94,7 +94,7 @@ func newAPIServer(ctx context.Context, o Options, listener net.Listener, certs *
 	if err != nil {
 		return nil, err
 	}
-	server := &apiServer{options: o, certs: certs, loopback: newLoopback(ctx), storage: &storageBackend{}, local: localAPIs{list: o.LocalAPIs}}
+	server := &apiServer{options: o, certs: certs, loopback: newLoopback(ctx), storage: &storageBackend{clock: newBeatClock()}, local: localAPIs{list: o.LocalAPIs}}
 	if o.EgressDialer != nil {
 		if server.egress, err = newEgress(o, opts, runDir); err != nil {
 			return nil, err

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/storage/wal"
@@ -22,10 +21,11 @@ import (
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/component-base/featuregate"
 	logsapi "k8s.io/component-base/logs/api/v1"
-	"k8s.io/klog/v2"
 
 	"github.com/sublet-dev/sublet/pkg/version"
 
+	// Queues need no timers of their own.
+	_ "github.com/sublet-dev/sublet/pkg/controlplane/queuemetrics"
 	// The feature gates of Kubernetes register themselves.
 	_ "k8s.io/kubernetes/pkg/features"
 )
@@ -51,11 +51,6 @@ type processSettings struct {
 // settleTime is how long after its start a control plane still does what it does
 // once.
 const settleTime = 30 * time.Second
-
-// idleSlack is how late timers may be in a process that waits for them: little
-// against the half seconds and minutes that they are set for. With 50 ms one
-// request in fifty took as much longer, with 20 ms none was seen to.
-const idleSlack = 20 * time.Millisecond
 
 // How much a heap may grow, in per cent, until it is collected, and what is
 // allocated in a second by a process that is not idle.
@@ -87,9 +82,6 @@ type pace struct {
 func (p *pace) follow() {
 	runtime.SetFinalizer(p, func(p *pace) {
 		p.collected(time.Now(), allocated(), debug.SetGCPercent)
-		if p.growth == idleGrowth && settled.Load() {
-			go func() { _ = setTimerSlack(idleSlack) }()
-		}
 		p.follow()
 	})
 }
@@ -113,25 +105,12 @@ func allocated() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// Settle gives back what starting needed, now and once things have settled; from
-// then on the process wakes up less often. It is for the one who owns the
-// process, after Start has returned.
+// Settle gives back what starting needed, now and once things have settled. It is
+// for the one who owns the process, after Start has returned.
 func Settle() {
 	debug.FreeOSMemory()
-	time.AfterFunc(settleTime, func() {
-		debug.FreeOSMemory()
-		if err := setTimerSlack(idleSlack); err != nil {
-			klog.Background().Error(err, "Could not set the timer slack, idling takes more CPU than it has to")
-			return
-		}
-		settled.Store(true)
-	})
+	time.AfterFunc(settleTime, debug.FreeOSMemory)
 }
-
-// settled tells that the timer slack was set. It is set again whenever an idle
-// heap was collected, every two minutes at least: the threads that are at work
-// then may not be those of before.
-var settled atomic.Bool
 
 // setProcess applies the settings that are global in the libraries. It is
 // called before anything reads them.

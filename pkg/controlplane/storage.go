@@ -49,6 +49,8 @@ const compactionInterval = storagebackend.DefaultCompactInterval
 //
 //	registry ─► cacher ─► etcd3 store ─► client ─► etcd's KV, Watch, Lease servers
 type storageBackend struct {
+	// clock is that of watch caches.
+	clock *beatClock
 	// opened is nil before open and after close.
 	opened atomic.Pointer[openedStorage]
 }
@@ -246,6 +248,7 @@ func (b *storageBackend) cachedStore(config *storagebackend.ConfigForResource, r
 		IndexerFuncs:        triggers,
 		Indexers:            indexers,
 		Codec:               config.Codec,
+		Clock:               b.clock,
 	})
 	if err != nil {
 		destroy()
