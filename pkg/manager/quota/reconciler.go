@@ -47,6 +47,9 @@ const (
 	// decided about it afterwards, up to restTime: what changes while many tenants
 	// come is gone through together.
 	restFactor, restTime = 9, time.Second
+	// What fails is tried again after retryFirst, then after twice that, up to
+	// retryMost.
+	retryFirst, retryMost = 5 * time.Millisecond, time.Minute
 )
 
 // queue is what a handler puts requests in.
@@ -115,7 +118,10 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 			return r.treeOf(ctx, object.GetLabels()[api.LabelTenant])
 		})).
 		Watches(&corev1.Event{}, handler.EnqueueRequestsFromMapFunc(r.refused)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: 1,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryFirst, retryMost),
+		}).
 		Complete(r)
 }
 

@@ -37,6 +37,13 @@ import (
 // waits for the API server most of the time.
 const concurrency = 8
 
+// What fails is tried again after retryFirst, then after twice that, up to
+// retryMost: nobody waits much longer than the cause lasted.
+const (
+	retryFirst = 5 * time.Millisecond
+	retryMost  = time.Minute
+)
+
 // Indexes of Tenants in the cache: IndexNamespace finds them by their host
 // namespace, IndexParent by the name of the one above.
 const (
@@ -172,7 +179,10 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, wat
 		WatchesRawSource(source.Channel(r.HostsChanged, &handler.EnqueueRequestForObject{})).
 		WatchesRawSource(source.Channel(r.SharesChanged, &handler.EnqueueRequestForObject{})).
 		WatchesRawSource(source.Channel(r.drains.init(ctx, watcher), &handler.EnqueueRequestForObject{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrency})
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: concurrency,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryFirst, retryMost),
+		})
 	for _, kind := range generated() {
 		b = b.Watches(kind, byLabel)
 	}
