@@ -3,6 +3,7 @@ package report
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -112,5 +113,15 @@ func TestReadRefusesAnotherMetric(t *testing.T) {
 	}
 	if _, err := Read(dir, "boot_first_s"); err == nil {
 		t.Error("want an error")
+	}
+}
+
+// TestBriefly holds that details lose many samples, and nothing else.
+func TestBriefly(t *testing.T) {
+	many := make([]any, fewSamples+1)
+	details := map[string]any{"points": []any{map[string]any{"cpu": 1.0, "create": map[string]any{"value": 2.0, "samples": many}}}, "samples": []any{3.0}}
+	want := map[string]any{"points": []any{map[string]any{"cpu": 1.0, "create": map[string]any{"value": 2.0}}}, "samples": []any{3.0}}
+	if got := briefly(details); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -46,7 +46,29 @@ func (r Result) brief() Result {
 		return &short
 	}
 	r.Measured, r.Host, r.Separate = *leaveOut(&r.Measured), leaveOut(r.Host), leaveOut(r.Separate)
+	r.Details = briefly(r.Details)
 	return r
+}
+
+// briefly is brief for what was read of details.
+func briefly(details any) any {
+	switch d := details.(type) {
+	case map[string]any:
+		short := make(map[string]any, len(d))
+		for key, value := range d {
+			if samples, ok := value.([]any); !ok || key != "samples" || len(samples) <= fewSamples {
+				short[key] = briefly(value)
+			}
+		}
+		return short
+	case []any:
+		short := make([]any, 0, len(d))
+		for _, value := range d {
+			short = append(short, briefly(value))
+		}
+		return short
+	}
+	return details
 }
 
 // Merge reads the results that a file keeps, puts those of dir in the place of
