@@ -82,12 +82,6 @@ const rereadInterval = 10 * time.Minute
 // syncPoll is how often it is looked whether both sides are read.
 const syncPoll = 5 * time.Millisecond
 
-// See giveWay.
-const (
-	wayTime = 700 * time.Millisecond
-	wayPoll = 5 * time.Millisecond
-)
-
 // Engine syncs one tenant.
 type Engine struct {
 	Options
@@ -112,9 +106,6 @@ type Engine struct {
 	fresh      workqueue.TypedRateLimitingInterface[request]
 	queue      workqueue.TypedRateLimitingInterface[request]
 	tokenQueue workqueue.TypedRateLimitingInterface[request]
-	// givingWay is since when followers do, in nanoseconds since 1970; 0 while
-	// nothing has to be made.
-	givingWay atomic.Int64
 	// events exists while Run does.
 	events record.EventRecorder
 	// begun tells that both sides have been read.
@@ -520,9 +511,6 @@ func (e *Engine) work(ctx context.Context, queue workqueue.TypedRateLimitingInte
 		if shutdown {
 			return
 		}
-		if queue == e.queue {
-			e.giveWay(ctx)
-		}
 		if !e.begin(queue, r) {
 			// The other queue has it: its turn comes again.
 			queue.AddAfter(r, time.Millisecond)
@@ -546,20 +534,6 @@ func (e *Engine) work(ctx context.Context, queue workqueue.TypedRateLimitingInte
 		}
 		queue.Done(r)
 	}
-}
-
-// giveWay has followers wait while there is something to be made on the host: in a
-// burst, what comes back from there would take the time of what has yet to go.
-// After wayTime they go on beside it.
-func (e *Engine) giveWay(ctx context.Context) {
-	for e.fresh.Len() > 0 && ctx.Err() == nil {
-		e.givingWay.CompareAndSwap(0, time.Now().UnixNano())
-		if since := e.givingWay.Load(); since != 0 && time.Since(time.Unix(0, since)) > wayTime {
-			return
-		}
-		time.Sleep(wayPoll)
-	}
-	e.givingWay.Store(0)
 }
 
 // begin tells whether nobody else is at an object, as can be while it moves

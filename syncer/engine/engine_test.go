@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/utils/clock"
 	testclock "k8s.io/utils/clock/testing"
 
 	api "github.com/sublet-dev/sublet/api/v1alpha1"
@@ -237,42 +236,5 @@ func TestFresh(t *testing.T) {
 	}
 	if name, ok := e.HostObjectName(k.GroupKind(), r.NamespacedName); !ok || name != host.Name {
 		t.Errorf("host name %q, %v", name, ok)
-	}
-}
-
-// TestGiveWay holds that what is to be made goes before what follows, and does not
-// keep it waiting for ever.
-func TestGiveWay(t *testing.T) {
-	e := &Engine{Options: Options{Clock: clock.RealClock{}}}
-	e.fresh = e.newQueue()
-	defer e.fresh.ShutDown()
-	follow := func() <-chan struct{} {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			e.giveWay(t.Context())
-		}()
-		return done
-	}
-	<-follow() // There is nothing to wait for.
-
-	e.fresh.Add(request{})
-	followed := follow()
-	for e.givingWay.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	r, _ := e.fresh.Get()
-	<-followed
-	if e.givingWay.Load() != 0 {
-		t.Error("followers give way to nothing")
-	}
-	e.fresh.Done(r)
-
-	e.fresh.Add(request{})
-	start := time.Now()
-	<-follow()
-	<-follow()
-	if waited := time.Since(start); waited < wayTime {
-		t.Errorf("they waited %v, less than they should", waited)
 	}
 }
