@@ -30,9 +30,6 @@ import (
 // comes after that is the kernel's choice of what to end, on the whole machine.
 const densityReserve = 768
 
-// densityCalls of kubectl are made in each tenant, and the median of them counts.
-const densityCalls = 3
-
 // densityPoint is what was seen with so many tenants.
 type densityPoint struct {
 	Tenants int `json:"tenants"`
@@ -48,11 +45,9 @@ type densityPoint struct {
 	Create report.Measured `json:"create_s"`
 	Pod    report.Measured `json:"pod_s"`
 	// GetNamespaces is of every tenant, in milliseconds, with and without what
-	// kubectl keeps of the API's description; the former is the median of a few
-	// calls, of which the slowest in any tenant took GetNamespacesMost.
+	// kubectl keeps of the API's description.
 	GetNamespaces      report.Measured `json:"get_ns_ms"`
 	GetNamespacesFirst report.Measured `json:"get_ns_first_ms"`
-	GetNamespacesMost  float64         `json:"get_ns_most_ms"`
 	// Manager is its RssAnon, Available what the machine has left, in MiB.
 	Manager   float64 `json:"manager_rss_anon_mib"`
 	Available float64 `json:"available_mib"`
@@ -99,8 +94,8 @@ func measureDensity(ctx context.Context, b *bench) ([]result, error) {
 			}
 		}
 		d.report.Points = append(d.report.Points, point)
-		fmt.Fprintf(os.Stderr, "  %d tenants: %.1f MiB each, %.0f m of CPU together (the node %.0f m), created in %.1f s, kubectl get ns %.0f ms (in the slowest %.0f, at most %.0f), %.0f MiB left\n",
-			point.Tenants, point.RssAnon.Value, point.CPU, point.NodeCPU, point.Create.Value, point.GetNamespaces.Value, point.GetNamespaces.Spread.Max, point.GetNamespacesMost, point.Available)
+		fmt.Fprintf(os.Stderr, "  %d tenants: %.1f MiB each, %.0f m of CPU together (the node %.0f m), created in %.1f s, kubectl get ns %.0f ms (at most %.0f), %.0f MiB left\n",
+			point.Tenants, point.RssAnon.Value, point.CPU, point.NodeCPU, point.Create.Value, point.GetNamespaces.Value, point.GetNamespaces.Spread.Max, point.Available)
 		if d.report.Broke != "" {
 			break
 		}
@@ -305,16 +300,13 @@ func (d *crowd) look(ctx context.Context, p *densityPoint) error {
 		anon, pss = append(anon, m.anon), append(pss, m.pss)
 	}
 	for _, t := range d.tenants {
-		var calls []float64
-		for range 1 + densityCalls {
+		for _, into := range []*[]float64{&first, &again} {
 			took, err := d.getNamespaces(ctx, t)
 			if err != nil {
 				return d.explain(ctx, t.name, err)
 			}
-			calls = append(calls, milliseconds(took))
+			*into = append(*into, milliseconds(took))
 		}
-		first, again = append(first, calls[0]), append(again, report.Measure(calls[1:]).Value)
-		p.GetNamespacesMost = max(p.GetNamespacesMost, slices.Max(calls[1:]))
 		if err := os.RemoveAll(filepath.Join(d.dir, "cache")); err != nil {
 			return err
 		}
