@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -59,6 +60,8 @@ type ControlPlane struct {
 	certs   *certificates
 	server  *apiServer
 	ready   atomic.Bool
+	// missing is what the API server's readiness lacks while it starts.
+	missing atomic.Pointer[string]
 
 	stop    context.CancelCauseFunc
 	stopped chan struct{}
@@ -97,7 +100,7 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 		return c, nil
 	case <-c.stopped:
 	case <-timeout.C:
-		stop(fmt.Errorf("it was not ready within %s", startTimeout))
+		stop(fmt.Errorf("it was not ready within %s: %s", startTimeout, c.lacks()))
 		<-c.stopped
 	}
 	err := c.err
@@ -365,7 +368,10 @@ func (c *ControlPlane) becomeReady(ctx context.Context) error {
 	}
 	request := func(ctx context.Context) (bool, error) {
 		var code int
-		client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).StatusCode(&code)
+		body, err := client.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).StatusCode(&code).Raw()
+		if err != nil {
+			c.missing.Store(new(failedChecks(body, err)))
+		}
 		return code == http.StatusOK, nil
 	}
 	if err := wait.PollUntilContextCancel(ctx, readyPoll, true, request); err != nil {
@@ -381,6 +387,28 @@ func (c *ControlPlane) becomeReady(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// failedChecks are the lines of an answer from /readyz that say what failed.
+func failedChecks(body []byte, err error) string {
+	var failed []string
+	for line := range strings.Lines(string(body)) {
+		if strings.HasPrefix(line, "[-]") {
+			failed = append(failed, strings.TrimSpace(line))
+		}
+	}
+	if len(failed) == 0 {
+		return err.Error()
+	}
+	return strings.Join(failed, ", ")
+}
+
+// lacks says what a start waits for, as far as it got.
+func (c *ControlPlane) lacks() string {
+	if missing := c.missing.Load(); missing != nil {
+		return *missing
+	}
+	return "the API server has not answered yet"
 }
 
 // addresses are those under which the API server is reached.

@@ -1097,3 +1097,14 @@ func showEmulated(ctx context.Context, dir string) error {
 	}
 	return json.NewEncoder(os.Stdout).Encode(found)
 }
+
+// TestFailedChecks holds that who waits for a start in vain is told for what.
+func TestFailedChecks(t *testing.T) {
+	body := []byte("[+]ping ok\n[-]informer-sync failed: reason withheld\n[+]etcd ok\n[-]poststarthook/x failed: reason withheld\nreadyz check failed\n")
+	if got, want := failedChecks(body, errors.New("500")), "[-]informer-sync failed: reason withheld, [-]poststarthook/x failed: reason withheld"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := failedChecks(nil, errors.New("no answer")); got != "no answer" {
+		t.Errorf("got %q", got)
+	}
+}
