@@ -54,6 +54,13 @@ func (r *Reconciler) pathTo(ctx context.Context, tenant *api.Tenant) ([]*api.Ten
 func (r *Reconciler) lookup(ctx context.Context, name string) (*api.Tenant, error) {
 	tenant := &api.Tenant{}
 	err := r.Client.Get(ctx, client.ObjectKey{Name: name}, tenant)
+	if apierrors.IsNotFound(err) && name == api.RootTenant {
+		// The cache may not know yet that it was made a moment ago.
+		if err := r.EnsureRoot(ctx); err != nil {
+			return nil, err
+		}
+		err = r.Live.Get(ctx, client.ObjectKey{Name: name}, tenant)
+	}
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
